@@ -1,50 +1,51 @@
 """Pictures in and out: folders, TFRecords, IDX files or toy scenes in; grids, GIFs, zips out.
 
-    python data.py monet_jpg photo_jpg         tells what is there and makes a sheet, out/data.png
+    python data.py monet_jpg photo_jpg          tells what is there; a sheet of it: out/data.png
 
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray).
 """
 import argparse
 import gzip
 import io
-import mmap
 import os
-import shutil
-import struct
 import sys
 import time
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-ENDINGS = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif'}
-
+PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+RECORDS = ('.tfrec', '.tfrecord')
 
 class UserError(Exception):
-    """What the user can mend: its message names what was found where and what to try next."""
-
+    """What the user can mend: its message names what was found where, and what to try next."""
 
 def command(main):
-    """Run main(); a UserError, or what the system refuses, becomes one line and exit code 2."""
+    """Run main(). A UserError, or what the system refuses, becomes one line and exit code 2."""
     try:
         main()
     except (UserError, OSError) as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
 
+def within(kind, low, high=1e9):
+    """A type for argparse: numbers of the kind, int or float, from low to high."""
+    def number(text):
+        if not low <= kind(text) <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
+        return kind(text)
+    return number
 
 @contextmanager
 def replacing(path):
-    """Yield a path to write to, which takes the place of `path` only once it is written whole."""
-    path = Path(path)
+    """Yield a path to write to; it takes the place of `path` only once it is written whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{os.getpid()}-{path.name}')
     try:
@@ -53,201 +54,150 @@ def replacing(path):
     finally:
         temporary.unlink(missing_ok=True)
 
-
-def within(kind, low, high=1e9):
-    """A type for argparse: a number of the kind, int or float, from low to high."""
-    def number(text):
-        if not low <= (value := kind(text)) <= high:
-            raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
-        return value
-    return number
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are UserErrors."""
-
-    def error(self, message):
-        raise UserError(f'{message}; --help lists the options')
-
-
 def progress(items, describe):
-    """Yield the items; on a terminal, after a second, a line tells how many and how long yet."""
+    """Yield the items; on a terminal, after a second, a line tells how many, and how long yet."""
     start = shown = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - start > 1 and now - shown > 0.5 and sys.stderr.isatty():
-            left, shown = (now - start) / count * (len(items) - count), now
-            line = f'{count}/{len(items)}, {timedelta(seconds=int(left))} left, {describe()}'
-            print('\r' + line[:shutil.get_terminal_size().columns - 1], end='\x1b[K', file=sys.stderr)
-    if start != shown:
-        print(file=sys.stderr)
-
+        if sys.stderr.isatty() and now > max(start + 1, shown + 0.3):
+            left, shown = (now - start) / count * (len(items) - count) / 60, now
+            line = f'{count} of {len(items)}, {left:.1f} minutes left, {describe()}'
+            print(f'\r{line[:os.get_terminal_size(2).columns - 1]}\x1b[K', end='', file=sys.stderr)
+    print(end='\n' * (shown > start), file=sys.stderr)
 
 def find(path):
-    """List what `path` holds: ([(name, open)], mode, others), where open() gives a PIL Image.
+    """(files, others): the files of pictures in `path`, and how many files are something else.
 
-    A folder is searched with all below it, but for hidden files: for picture files, or if there
-    are none for TFRecords, or else IDX files. Mode is 'L' for IDX files, 'RGB' for the others;
-    others are the files passed over. UserError if there is no such path.
+    All below a folder, hidden ones aside: pictures, or if there are none TFRecords, or else IDX.
     """
-    if not (path := Path(path)).exists():
-        raise UserError(f'{path}: no such file or folder; name one with pictures (Kaggle has the '
-                        'Monets at kaggle.com/competitions/gan-getting-started/data)')
-    root = path if path.is_dir() else path.parent
-    files = [path] if root != path else sorted(
+    if not path.exists():
+        raise UserError(f'{path}: no such file or folder; give one with pictures (for the Monets '
+                        'see https://www.kaggle.com/competitions/gan-getting-started/data)')
+    files = [path] if path.is_file() else sorted(
         Path(folder, name) for folder, _, names in os.walk(path) for name in names
-        if not f'/{Path(folder, name).relative_to(path).as_posix()}'.count('/.'))
-    for endings, mode, read in ((ENDINGS, 'RGB', lambda file: [partial(Image.open, file)]),
-                                ({'.tfrec', '.tfrecord'}, 'RGB', read_tfrecord),
-                                ({'.gz', '', *(f.suffix for f in files)}, 'L', read_idx)):
-        chosen = [file for file in files if file.suffix.lower() in endings]
-        found = [(f'{file.relative_to(root)}' + f'-{i:05d}' * (i > 0), opener)
-                 for file in chosen for i, opener in enumerate(read(file))]
-        if found:
+        if '/.' not in os.path.join(folder, name)[len(str(path)):])
+    for endings in (PICTURES, RECORDS, ''):
+        chosen = [file for file in files if file.name.lower().endswith(endings)]
+        if chosen:
             break
-    folders = {}
-    for name, _ in found:
-        folders.setdefault(Path(name).name, set()).add(Path(name).parts[0])
-    twins = [' and '.join(sorted(tops)) for tops in folders.values() if len(tops) > 1]
-    if len(twins) > len(folders) / 2:
-        print(f'{path}: {len(twins)} file names are both in {twins[0]}; if these are the same '
-              'pictures, give one of the two folders instead', file=sys.stderr)
-    return found, mode, len(files) - len(chosen)
+    names = {file.name for file in chosen}
+    if len(chosen) > 1.5 * len(names):
+        print(f'{path}: {len(chosen)} files of {len(names)} names; if it holds the same pictures twice, '
+              'as in images/ and resized/, give one of its folders', file=sys.stderr)
+    return chosen, len(files) - len(chosen)
 
+def read(file):
+    """Yield what decode() takes: a picture's Path, a TFRecord's bytes, an IDX file's (H, W) arrays.
 
-def read_tfrecord(path):
-    """List the pictures of a TFRecord file: each record is a tf.train.Example with an 'image'.
-
-    The framing (tensorflow.org/tutorials/load_data/tfrecord): length, 8 bytes; its checksum, 4,
-    not verified here; the data; its checksum, 4. The file is mapped, so that pictures that are
-    not being decoded take no memory.
+    TFRecord (tensorflow.org/tutorials/load_data/tfrecord): length, 8 bytes; checksum, 4, which is
+    not verified here; data; checksum, 4. IDX (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes
+    each, pixels; labels are 0x801. A file that was cut off yields what comes before the cut.
     """
-    openers, at, size = [], 0, path.stat().st_size
-    with open(path, 'rb') as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b'')
-    while at + 12 <= size and (end := at + 12 + struct.unpack_from('<Q', data, at)[0]) + 4 <= size:
-        openers.append(partial(open_example, data[at + 12:end]))
-        at = end + 4
-    if at < size:
-        print(f'{path}: cut off; {len(openers)} whole pictures come before that', file=sys.stderr)
-    return openers
+    ending = file.suffix.lower()
+    if ending in PICTURES:
+        yield file
+        return
+    try:
+        with (gzip.open if ending == '.gz' else open)(file, 'rb') as stream:
+            left = file.stat().st_size
+            while ending in RECORDS and left > 0:
+                length = int.from_bytes(stream.read(12)[:8], 'little')
+                left -= 16 + length
+                yield stream.read(length + 4)[:-4] if left >= 0 else b''
+            if stream.read(4) == b'\0\0\x08\x03':
+                n, height, width = np.frombuffer(stream.read(12), '>u4').tolist()
+                for _ in range(n if height * width < 2 ** 24 else 0):
+                    yield np.frombuffer(stream.read(height * width), np.uint8).reshape(height, width)
+    except (OSError, EOFError, ValueError, zlib.error):      # cut off, unreadable, or no gzip at all
+        yield b''                                            # which decode() calls broken
 
-
-def open_example(message):
-    """The Image in a tf.train.Example { Features { map<string, Feature> } }, memoryview `message`.
-
-    A Feature is one of three lists, a BytesList being its field 1 and having its values as field 1.
-    A map is a repeated message of key, field 1, and value, field 2.
+def read_example(example):
+    """The picture in a tf.train.Example { 1: Features { 1: map } }, where an entry of the map is
+    { 1: key, 2: Feature { 1: BytesList { 1: value } } }: protocol buffers all the way down.
     """
-    for _, features in fields(message):
-        for _, entry in fields(features):
-            entry = dict(fields(entry))
-            if bytes(entry[1]) in (b'image', b'image/encoded'):
-                return Image.open(io.BytesIO(dict(fields(dict(fields(entry[2]))[1]))[1]))
-    raise ValueError('no feature is called image')
+    def fields(message):
+        # A byte, number << 3 | 2 (which is for: has a length); the length, 7 bits a byte, lowest
+        # first, top bit set if more follow; the content. protobuf.dev/programming-guides/encoding
+        at = 0
+        while at < len(message):
+            number, length, shift, more = message[at] >> 3, 0, 0, True
+            while more:
+                at += 1
+                length |= (message[at] & 127) << shift
+                shift, more = shift + 7, message[at] > 127
+            yield number, message[at + 1:at + 1 + length]
+            at += 1 + length
 
+    features = (dict(fields(entry)) for _, entry in fields(dict(fields(example))[1]))
+    feature = next(entry[2] for entry in features if entry[1] in (b'image', b'image/encoded'))
+    return io.BytesIO(dict(fields(dict(fields(feature))[1]))[1])
 
-def fields(message):
-    """Yield (number, content) for each field of a protocol buffer whose fields all have a length.
+def decode(source, mode=None, size=None):
+    """(picture (H, W, C) uint8, format) of what read() yields; or (the error, None) if it is broken.
 
-    Before the content stand a byte, number << 3 | 2, and the length as a varint: 7 bits a byte,
-    the lowest first, with the top bit set while more follow (protobuf.dev/programming-guides).
-    """
-    at = 0
-    while at < len(message):
-        number, kind = divmod(message[at], 8)
-        length = shift = 0
-        more = True
-        while more:
-            at += 1
-            length |= (message[at] & 127) << shift
-            shift += 7
-            more = message[at] > 127
-        if kind != 2 or at + 1 + length > len(message):
-            raise ValueError('not a tf.train.Example')
-        yield number, message[at + 1:at + 1 + length]
-        at += 1 + length
-
-
-def read_idx(path):
-    """List the pictures of an IDX file (yann.lecun.com/exdb/mnist), compressed by gzip or not.
-
-    It is four big-endian numbers, 0x803, N, H, W, then the pixels. Other files, such as those of
-    labels (0x801), list none; a file that is cut off lists its whole pictures.
+    Upright, transparency on white. Mode: 'RGB', 'L' (default for IDX). Size: the shorter side is
+    resized to it (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all.
     """
     try:
-        with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
-            magic, n, height, width = struct.unpack('>4I', file.read(16))
-            pixels = np.frombuffer(file.read() if magic == 0x803 else b'', np.uint8)
-    except (OSError, EOFError, struct.error):
-        return []
-    n = min(n, len(pixels) // max(1, height * width))
-    pixels = pixels[:n * height * width].reshape(n, height, width)
-    return [partial(Image.fromarray, picture) for picture in pixels]
+        gray = isinstance(source, np.ndarray)
+        mode, size = mode or ('L' if gray else 'RGB'), size if size is not None else 32 if gray else 64
+        image = Image.fromarray(source) if gray else Image.open(
+            read_example(source) if isinstance(source, bytes) else source)
+        form = image.mode, *image.size
+        image.draft(None, (3 * size, 3 * size) if size else image.size)     # a JPEG: at 1/2, 1/4...
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith('I'):                     # 16 bits: convert() would clip, not scale
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert('RGBA')
+            image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+        image = image.convert(mode)
+        if size:
+            image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+        return np.asarray(image).reshape(image.height, image.width, len(mode)), form
+    except Exception as error:                             # decoders raise all sorts of things
+        return error, None
 
+def pictures(path, mode=None, size=None):
+    """Yield (name, picture, format) for all in `path`, in order, decoded by several threads.
 
-def pictures(found, mode, size=None):
-    """Yield (name, picture) for each (name, open) of find(), decoded in order by several threads.
-
-    A picture is (H, W, C) uint8, or the exception that a broken file raised. Upright, transparency
-    on white. With a size, its shorter side is resized to it (antialiased) and the middle cut out.
+    Broken ones are named; UserError if there are no others.
     """
-    def decode(item):
-        name, opener = item
-        try:
-            image = opener()
-            if size:
-                image.draft(None, (size, size))        # JPEG: decodes at 1/2, 1/4 or 1/8
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith('I'):             # 16 bits: convert() would clip, not scale
-                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert('RGBA')
-                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-            image = image.convert(mode)
-            if size:
-                image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-            return name, np.asarray(image).reshape(image.height, image.width, len(mode))
-        except Exception as error:                     # decoders raise all sorts of things
-            return name, error
-
+    (files, others), broken, good = find(path), [], 0
+    root = path if path.is_dir() else path.parent
+    sources = ((str(file.relative_to(root)) + f'-{i}' * (i > 0), source)
+               for file in progress(files, lambda: f'reading {path}')
+               for i, source in enumerate(read(file)))
     with ThreadPoolExecutor() as pool:
-        for at in progress(range(0, len(found), 64), lambda: 'reading pictures'):
-            yield from pool.map(decode, found[at:at + 64])   # 64: memory does not grow with N
-
-
-def load(path=None, size=None, channels=None):
-    """All pictures of `path` as (N, size, size, C) uint8; default 64 px RGB, for IDX files 32 gray.
-
-    Broken pictures are passed over and named; UserError if there is none left. With no path, 300
-    toy paintings.
-    """
-    if not path:
-        return toy_scenes(300, size or 64, dabs=True)
-    found, mode, others = find(path)
-    size = size or (64 if mode == 'RGB' else 32)
-    mode = {None: mode, 1: 'L', 3: 'RGB'}[channels]
-    array, kept, broken = np.empty((len(found), size, size, len(mode)), np.uint8), 0, []
-    for name, picture in pictures(found, mode, size):
-        if isinstance(picture, Exception):
-            broken.append(repr(name))
-        else:
-            array[kept] = picture
-            kept += 1
+        while portion := list(islice(sources, 16)):       # so that memory does not grow with N
+            decoded = pool.map(lambda item: decode(item[1], mode, size), portion)
+            for (name, _), (picture, form) in zip(portion, decoded):
+                if form:
+                    yield name, picture, form
+                    good += 1
+                else:
+                    broken.append(repr(name))
+    if not good:
+        raise UserError(f'{path}: none of its {len(files) + others} files is a picture that can be '
+                        'read; give a folder of pictures, TFRecords or IDX files')
     if broken:
-        print(f'{path}: passed over {len(broken)} of {len(found)} pictures, which cannot be read: '
-              + ', '.join(broken[:5]) + ', ...' * (len(broken) > 5), file=sys.stderr)
-    if not kept:
-        raise UserError(f'{path}: no readable picture among {len(broken) + others} files; name a '
-                        'folder of pictures, or .tfrec or IDX files')
-    return array[:kept]
+        print(f'{path}: {len(broken)} pictures cannot be read and are passed over: '
+              f'{", ".join(broken[:5])}{", ..." * (len(broken) > 5)}', file=sys.stderr)
 
+def load(path=None, size=None, channels=None, dabs=True):
+    """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
+    if not path:
+        return toy_scenes(300, size or 64, dabs)
+    pixels = bytearray()
+    for _, picture, _ in pictures(Path(path), {1: 'L', 3: 'RGB'}.get(channels), size):
+        pixels += picture.tobytes()
+    return np.frombuffer(pixels, np.uint8).reshape(-1, *picture.shape)
 
 def toy_scenes(n, size, dabs):
     """n landscapes (n, size, size, 3) uint8, always the same: sky, sun, hills, water and a bank.
 
-    With dabs they are painted: each point that is picked puts down a stroke of its colour.
+    With dabs they are painted: at random points, a stroke of the colour that is there.
     """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:1:size * 1j, 0:1:size * 1j][..., None]           # (size, size, 1) each
@@ -257,69 +207,82 @@ def toy_scenes(n, size, dabs):
     for scene in scenes:
         top, low = skies[rng.integers(4)] + rng.normal(0, 12, (2, 3))
         horizon, sun_x, sun_y, near = rng.uniform((.5, .1, .08, .8), (.65, .9, .4, .95))
-        height = np.where(y < horizon, y, 2 * horizon - y) / horizon     # water mirrors the sky
+        height = np.where(y < horizon, y, 2 * horizon - y) / horizon    # water mirrors the sky
         distance = np.hypot(x - sun_x, height * horizon - sun_y)
         glow = np.exp(-distance / 0.12) + (distance < 0.05)
         colour = top + (low - top) * height.clip(0, 1) + glow * (110, 90, 30)
         colour = np.where(y < horizon, colour, colour * 0.75 + 6 * np.sin(y * size * 1.5))
-        for depth, green in ((0.18, (100, 130, 150)), (0.08, (70, 105, 80))):
-            phase, waves = rng.uniform(0, 6, 3), np.array((4, 9, 17)) * rng.uniform(0.6, 1.4)
-            ridge = horizon - depth * (0.5 + np.sin(x * waves + phase) @ (0.3, 0.15, 0.05))[..., None]
-            colour = np.where((y > ridge) & (y < horizon), np.array(green) + 60 * (horizon - y), colour)
+        for tall, hill in ((0.18, (100, 130, 150)), (0.08, (70, 105, 80))):
+            waves = np.sin(x * (4, 9, 17) * rng.uniform(0.6, 1.4) + rng.uniform(0, 6, 3))
+            ridge = horizon - tall * (0.5 + waves @ ((0.3,), (0.15,), (0.05,)))
+            colour = np.where((y > ridge) & (y < horizon), hill + 60 * (horizon - y), colour)
         bank = y > near + 0.04 * np.sin(x * rng.uniform(3, 9) + rng.uniform(0, 6))
-        colour = np.where(bank, (60, 90, 40) + rng.normal(0, 25, (size, size, 1)), colour)
-        scene[:] = colour.clip(0, 255)
+        scene[:] = np.where(bank, (60, 90, 40) + rng.normal(0, 25, y.shape), colour).clip(0, 255)
         if dabs:
-            picture = Image.fromarray(scene)
-            canvas = picture.filter(ImageFilter.GaussianBlur(size / 20)).resize((2 * size, 2 * size))
-            draw, long = ImageDraw.Draw(canvas), size * np.array((0.09, 0.02))
-            for column, row in rng.integers(0, size, (12 * size, 2)):
-                along = long[::-1] if bank[row, column] else long        # grass stands upright
-                ends = 2 * np.array((column, row)) + np.array(((-1,), (1,))) * along
-                hue = tuple((scene[row, column] + rng.normal(0, 14, 3)).astype(int))
-                draw.line([*ends.ravel()], fill=hue, width=max(2, size // 16))
+            canvas = Image.fromarray(scene).filter(ImageFilter.GaussianBlur(size / 20))
+            draw = ImageDraw.Draw(canvas := canvas.resize((2 * size, 2 * size)))
+            for i, j in rng.integers(0, size, (12 * size, 2)):          # row and column
+                reach = size * np.array((0.02, 0.09) if bank[i, j] else (0.09, 0.02))
+                ends = (*((2 * j, 2 * i) - reach), *((2 * j, 2 * i) + reach))
+                hue = (scene[i, j] + rng.normal(0, 14, 3)).astype(int)
+                draw.line(ends, fill=tuple(hue), width=max(2, size // 16))
             scene[:] = canvas.resize((size, size), Image.Resampling.BOX)
     return scenes
 
-
 def grid(images, columns):
-    """Pictures (N, H, W, C) uint8 in rows of so many columns on one PIL Image, 2 px apart."""
-    images = np.stack([*images])
-    n, height, width, channels = images.shape
-    rows = -(-n // columns)
-    sheet = np.full((rows, height + 2, columns, width + 2, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        sheet[i // columns, :-2, i % columns, :-2] = image
-    return Image.fromarray(sheet.reshape(rows * (height + 2), -1, 3)[:-2, :-2])
+    """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
+    images = np.pad(np.stack(images), ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0)),
+                    constant_values=255)
+    rows = np.split(images, len(images) // columns)
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])[:-2, :-2]
 
+def write(named, path, columns=1):
+    """Write (name, picture) pairs in the form that the ending of `path` asks for.
 
-def write(named, path, columns):
-    """Write (name, uint8 picture) pairs in the form that the ending of `path` asks for.
-
-    .png: one grid. .gif: an animation, 12 pictures a second. .zip: JPEGs of 256x256, the form of
-    Kaggle's 'I'm Something of a Painter Myself'. Anything else: a new folder of PNGs.
+    .png: one grid. .gif: an animation, 12 a second. .zip: JPEGs of 256x256, as Kaggle's contest
+    'I'm Something of a Painter Myself' takes them. Anything else: a new folder of PNGs.
     """
-    path, ending = Path(path), Path(path).suffix.lower()
+    ending = path.suffix.lower()
+    if ending not in ('.png', '.gif', '.zip') and path.exists():
+        raise UserError(f'{path}: is there already; give a new name, or .png, .gif or .zip')
     if ending == '.png':
-        with replacing(path) as temporary:
-            grid([picture for _, picture in named], columns).save(temporary)
-    elif ending == '.gif':
-        frames = [Image.fromarray(picture) for _, picture in named]
-        with replacing(path) as temporary:
-            frames[0].save(temporary, save_all=True, append_images=frames[1:], duration=83, loop=0)
-    elif ending == '.zip':
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
-            for name, picture in named:
-                image = Image.fromarray(picture).convert('RGB')
-                image = ImageOps.fit(image, (256, 256), Image.Resampling.LANCZOS)
-                with archive.open(f'{Path(name).stem}.jpg', 'w') as file:
-                    image.save(file, 'JPEG', quality=95)
-    else:
-        if path.exists() and (path.is_file() or any(path.iterdir())):
-            raise UserError(f'{path}: already there; give a new folder, .png, .gif or .zip')
-        for name, picture in named:
-            file = (path / name).with_suffix('.png')
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(file)
+        named = [(None, grid([picture for _, picture in named], columns))]
+    images = ((name, Image.fromarray(picture.squeeze())) for name, picture in named)
+    if ending not in ('.png', '.gif', '.zip'):
+        for name, image in images:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            image.save((path / name).with_suffix('.png'))
+        return
+    with replacing(path) as temporary:
+        if ending == '.zip':
+            with zipfile.ZipFile(temporary, 'w') as archive:
+                for name, image in images:
+                    image = ImageOps.fit(image.convert('RGB'), (256, 256), Image.Resampling.LANCZOS)
+                    with archive.open(f'{Path(name).stem}.jpg', 'w') as file:
+                        image.save(file, 'JPEG', quality=95)
+        else:
+            first, *rest = [image for _, image in images]
+            first.save(temporary, ending[1:], save_all=bool(rest), append_images=rest, duration=83, loop=0)
 
+def main():
+    """Explore the paths of the command line: counts, sizes, modes, and a sheet of 10 of each."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
+    parser.add_argument('paths', nargs='+', type=Path, help='folders, TFRecord or IDX files')
+    sheet = []
+    for path in parser.parse_args().paths:
+        folders, modes, sizes, thumbs = Counter(), Counter(), [], []
+        for name, picture, (mode, width, height) in pictures(path, 'RGB', size=128):
+            folders[os.path.dirname(name)] += 1
+            modes[mode] += 1
+            sizes.append((width, height))
+            thumbs = (thumbs + [picture])[:10]
+        print(f'{path}: {len(sizes)} pictures, from {min(sizes)} to {max(sizes)} pixels, modes '
+              f'{dict(modes)}, {find(path)[1]} other files passed over')
+        for folder, count in folders.items():
+            print(f'{count:8d} {"#" * (50 * count // max(folders.values()))} {folder!r}')
+        sheet += thumbs
+    write(((None, picture) for picture in sheet), Path('out/data.png'), columns=10)
+    print('out/data.png')
 
+if __name__ == '__main__':
+    command(main)

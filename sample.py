@@ -1,55 +1,80 @@
-"""Paint with a trained model.
+"""Pictures from a trained model: new ones by DCGAN, translated ones by CycleGAN.
 
-    python sample.py -n 64                                 a grid of 64 pictures
+    python sample.py -n 64                                 a grid, out/dcgan/samples.png
     python sample.py -n 48 --out walk.gif                  a walk through the space of z
-    python sample.py -n 7000 --out images.zip              what Kaggle's contest takes
+    python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes
 """
+import argparse
 import math
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data import Parser, command, grid, within, write
-from gan import latents
+from data import UserError, command, find, grid, pictures, within, write
+from gan import noise
 from train import pick_device, restore, to_uint8
 
-
-def samples(model, n, seed):
+def paint(model, n, seed):
     """Yield (name, picture) n times: number k of a seed is the same whatever n."""
     rng = np.random.default_rng(seed)
     for first in range(0, n, 16):
-        images = to_uint8(model.paint(latents(min(16, n - first), rng)))
-        for number, image in enumerate(images, start=first):
-            yield f'{number:05d}', image
-
+        images = to_uint8(model.paint(noise(min(16, n - first), rng)))
+        yield from ((f'{first + i:05d}', image) for i, image in enumerate(images))
 
 def walk(model, n, seed):
-    """Yield n frames of a 4x4 grid, each z on a circle: cos(t) a + sin(t) b is N(0, 1) as a and b."""
-    a, b = latents(32, np.random.default_rng(seed)).chunk(2)
+    """Yield n frames, grids of 16, on circles of cos(t) a + sin(t) b, which are N(0, 1) as a and b."""
+    a, b = noise(32, np.random.default_rng(seed)).chunk(2)
     for t in np.arange(n) * 2 * math.pi / n:
-        images = model.paint(math.cos(t) * a + math.sin(t) * b)
-        yield None, np.asarray(grid(to_uint8(images), columns=4))
+        yield None, grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
 
+def translate(model, path, size, back, beside):
+    """Yield (name, picture) for each picture of `path`, translated, with `beside` after its original.
+
+    size: as of decode(); 0 keeps each one's own.
+    """
+    device = next(model.parameters()).device
+    for name, picture, _ in pictures(path, 'RGB', size):
+        x = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None] / 127.5 - 1
+        if beside:
+            yield name, picture
+        yield name, to_uint8(model.translate(x, back))[0]
 
 def main():
-    """Read the options, paint, write."""
-    options = Parser(description=__doc__.splitlines()[0])
-    options.add_argument('-n', type=within(int, 1, 1e6), default=64, help='pictures; default: 64')
-    options.add_argument('--seed', type=within(int, 0), default=0, help='of z; default: 0')
-    options.add_argument('--ckpt', type=Path, default='out/dcgan/last.pt', help='default: %(default)s')
-    options.add_argument('--out', type=Path, help='.png, .gif, .zip or a folder; default: '
-                         'samples.png beside the checkpoint')
-    options.add_argument('--device', help='default: cuda, mps or cpu, the first that is there')
-    args = options.parse_args()
-    _, model, _ = restore(args.ckpt)
-    model.to(pick_device(args.device)).settle()
-    out = args.out or args.ckpt.with_name('samples.png')
-    paint = walk if out.suffix.lower() == '.gif' else samples
-    write(paint(model, args.n, args.seed), out, columns=math.ceil(math.sqrt(args.n)))
+    """Read the options, make the pictures, write them."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('-n', type=within(int, 1, 1e6), default=64, help='pictures in all, or in a sheet; default: 64')
+    add('--photos', type=Path, help='translate these, X to Y')
+    add('--paintings', type=Path, help='translate these, Y to X')
+    add('--seed', type=within(int, 0), default=0, help='of z; default: 0')
+    add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
+    add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '
+        'default: samples.png beside the checkpoint')
+    add('--device', help='default: cuda, mps or cpu, the first that is there')
+    args = parser.parse_args()
+    source = args.photos or args.paintings
+    path = args.ckpt or Path('out', 'cyclegan' if source else 'dcgan', 'last.pt')
+    options, model, _ = restore(path)
+    if (options.model == 'cyclegan') != bool(source):
+        raise UserError(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
+    model.to(pick_device(args.device)[0]).settle()
+    out, n, columns = args.out or path.with_name('samples.png'), args.n, math.ceil(args.n ** 0.5)
+    ending = out.suffix.lower()
+    if source:
+        size = {'.png': options.load_size // 4 * 4, '.zip': 256}.get(ending, 0)
+        named = translate(model, source, size, not args.photos, beside=ending == '.png')
+        if ending == '.png':
+            named, columns = islice(named, 2 * n), 2 * math.ceil(n ** 0.5 / 2)
+        n = len(find(source)[0])
+    else:
+        named = (walk if ending == '.gif' else paint)(model, n, args.seed)
+    if ending == '.zip' and not 7000 <= n <= 10000:
+        print(f'{out}: {n} pictures; the contest takes 7,000 to 10,000', file=sys.stderr)
+    write(named, out, columns)
     print(out)
-
 
 if __name__ == '__main__':
     command(main)
