@@ -83,8 +83,8 @@ def find(path):
             break
     names = {file.name for file in chosen}
     if len(chosen) > 1.5 * len(names):
-        print(f'{path}: {len(chosen)} files of {len(names)} names; if it holds the same pictures twice, '
-              'as in images/ and resized/, give one of its folders', file=sys.stderr)
+        print(f'{path}: {len(chosen)} files of {len(names)} names; if it holds the same pictures '
+              'twice, as images/ and resized/ do, give one of its folders', file=sys.stderr)
     return chosen, len(files) - len(chosen)
 
 def read(file):
@@ -108,8 +108,9 @@ def read(file):
             if stream.read(4) == b'\0\0\x08\x03':
                 n, height, width = np.frombuffer(stream.read(12), '>u4').tolist()
                 for _ in range(n if height * width < 2 ** 24 else 0):
-                    yield np.frombuffer(stream.read(height * width), np.uint8).reshape(height, width)
-    except (OSError, EOFError, ValueError, zlib.error):      # cut off, unreadable, or no gzip at all
+                    picture = np.frombuffer(stream.read(height * width), np.uint8)
+                    yield picture.reshape(height, width)
+    except (OSError, EOFError, ValueError, zlib.error):      # cut off, unreadable, or not gzip
         yield b''                                            # which decode() calls broken
 
 def read_example(example):
@@ -134,20 +135,22 @@ def read_example(example):
     return io.BytesIO(dict(fields(dict(fields(feature))[1]))[1])
 
 def decode(source, mode=None, size=None):
-    """(picture (H, W, C) uint8, format) of what read() yields; or (the error, None) if it is broken.
+    """(picture (H, W, C) uint8, format) of what read() yields; (the error, None) if it is broken.
 
     Upright, transparency on white. Mode: 'RGB', 'L' (default for IDX). Size: the shorter side is
     resized to it (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all.
     """
     try:
-        gray = isinstance(source, np.ndarray)
-        mode, size = mode or ('L' if gray else 'RGB'), size if size is not None else 32 if gray else 64
-        image = Image.fromarray(source) if gray else Image.open(
-            read_example(source) if isinstance(source, bytes) else source)
+        if isinstance(source, np.ndarray):
+            image, mode, size = Image.fromarray(source), mode or 'L', 32 if size is None else size
+        else:
+            image = Image.open(read_example(source) if isinstance(source, bytes) else source)
+            mode, size = mode or 'RGB', 64 if size is None else size
         form = image.mode, *image.size
-        image.draft(None, (3 * size, 3 * size) if size else image.size)     # a JPEG: at 1/2, 1/4...
+        if size:      # a JPEG much larger is decoded at 1/2, 1/4 or 1/8, which is fast but coarse
+            image.draft(None, (3 * size, 3 * size))
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith('I'):                     # 16 bits: convert() would clip, not scale
+        if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert('RGBA')
@@ -156,7 +159,7 @@ def decode(source, mode=None, size=None):
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(image).reshape(image.height, image.width, len(mode)), form
-    except Exception as error:                             # decoders raise all sorts of things
+    except Exception as error:                        # decoders raise all sorts of things
         return error, None
 
 def pictures(path, mode=None, size=None):
@@ -246,7 +249,7 @@ def write(named, path, columns=1):
     if ending not in ('.png', '.gif', '.zip') and path.exists():
         raise UserError(f'{path}: is there already; give a new name, or .png, .gif or .zip')
     if ending == '.png':
-        named = [(None, grid([picture for _, picture in named], columns))]
+        named = [('grid', grid([picture for _, picture in named], columns))]
     images = ((name, Image.fromarray(picture.squeeze())) for name, picture in named)
     if ending not in ('.png', '.gif', '.zip'):
         for name, image in images:
@@ -262,7 +265,7 @@ def write(named, path, columns=1):
                         image.save(file, 'JPEG', quality=95)
         else:
             first, *rest = [image for _, image in images]
-            first.save(temporary, ending[1:], save_all=bool(rest), append_images=rest, duration=83, loop=0)
+            first.save(temporary, save_all=bool(rest), append_images=rest, duration=83, loop=0)
 
 def main():
     """Explore the paths of the command line: counts, sizes, modes, and a sheet of 10 of each."""
@@ -281,7 +284,7 @@ def main():
         for folder, count in folders.items():
             print(f'{count:8d} {"#" * (50 * count // max(folders.values()))} {folder!r}')
         sheet += thumbs
-    write(((None, picture) for picture in sheet), Path('out/data.png'), columns=10)
+    write(enumerate(sheet), Path('out/data.png'), columns=10)
     print('out/data.png')
 
 if __name__ == '__main__':

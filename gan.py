@@ -34,7 +34,7 @@ def generator(size, channels, width, upsample):
     c_in = width * min(2 ** (size.bit_length() - 4), 8)    # 8 widths at most: 256 px stays cheap
     layers = [nn.Unflatten(1, (Z, 1, 1)),                  # (B, 100, 1, 1); for 64 px, width 64:
               nn.ConvTranspose2d(Z, c_in, kernel_size=4, bias=False),     # (B, 512, 4, 4)
-              nn.BatchNorm2d(c_in), nn.ReLU(inplace=True)]  # it would subtract a bias: there is none
+              nn.BatchNorm2d(c_in), nn.ReLU(inplace=True)]   # it would subtract a bias again
     for i in reversed(range(size.bit_length() - 4)):
         c_out = width * min(2 ** i, 8)       # (B, 256, 8, 8), (B, 128, 16, 16), (B, 64, 32, 32)
         layers += [doubling(c_in, c_out, upsample), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
@@ -55,7 +55,7 @@ def discriminator(channels, width, strides, norm, padding):
                    norm(c_out) if i else nn.Identity(),    # (B, 256, 8, 8)    (B, 256, 32, 32)
                    nn.LeakyReLU(0.2, inplace=True)]        # (B, 512, 4, 4)    (B, 512, 31, 31)
         c_in = c_out
-    layers.append(nn.Conv2d(c_in, 1, kernel_size=4, padding=padding))   # (B, 1, 1, 1), (B, 1, 30, 30)
+    layers.append(nn.Conv2d(c_in, 1, kernel_size=4, padding=padding)) # (B, 1, 1, 1), (B, 1, 30, 30)
     return nn.Sequential(*layers)
 
 def discriminator_loss(real, fake):
@@ -115,6 +115,11 @@ class GAN(nn.Module):
         for average, current in zip(self.average.parameters(), self.generators.parameters()):
             average.lerp_(current, 1 - DECAY)
 
+    @staticmethod
+    def schedule(done):
+        """The learning rate, as a part of --lr, when so much of the run is done, from 0 to 1."""
+        return 1
+
     def settle(self):
         """Give averaged BatchNorms statistics of their own, each time before they paint.
 
@@ -154,7 +159,7 @@ class DCGAN(GAN):
                       'D_fake': fake_logits.sigmoid().mean()}
 
     def loss_G(self, batch, fake):
-        """(G's loss, figures to log), for the same fakes and the D that has just learnt from them."""
+        """(G's loss, figures to log): the same fakes, and a D that has just learnt from them."""
         loss = generator_loss(self.discriminators[0](augment(fake)).float())
         return loss, {'loss_G': loss}
 
@@ -247,6 +252,11 @@ class CycleGAN(GAN):
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
         return fake_x, fake_y, same_x, same_y
+
+    @staticmethod
+    def schedule(done):
+        """Constant for the first half, then linear to 0 (the paper's section 7.1)."""
+        return min(1, 2 - 2 * done)
 
     def loss_D(self, batch, fakes):
         """(the loss of both discriminators, figures to log)."""

@@ -25,15 +25,15 @@ def paint(model, n, seed):
         yield from ((f'{first + i:05d}', image) for i, image in enumerate(images))
 
 def walk(model, n, seed):
-    """Yield n frames, grids of 16, on circles of cos(t) a + sin(t) b, which are N(0, 1) as a and b."""
+    """Yield n frames, grids of 16, whose z go round: cos(t) a + sin(t) b, N(0, 1) like a and b."""
     a, b = noise(32, np.random.default_rng(seed)).chunk(2)
     for t in np.arange(n) * 2 * math.pi / n:
-        yield None, grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
+        yield 'frame', grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
 
 def translate(model, path, size, back, beside):
-    """Yield (name, picture) for each picture of `path`, translated, with `beside` after its original.
+    """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated.
 
-    size: as of decode(); 0 keeps each one's own.
+    With `beside`, each original comes before.
     """
     device = next(model.parameters()).device
     for name, picture, _ in pictures(path, 'RGB', size):
@@ -46,7 +46,7 @@ def main():
     """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('-n', type=within(int, 1, 1e6), default=64, help='pictures in all, or in a sheet; default: 64')
+    add('-n', type=within(int, 1, 1e6), default=64, help='pictures; default: 64')
     add('--photos', type=Path, help='translate these, X to Y')
     add('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(int, 0), default=0, help='of z; default: 0')

@@ -24,11 +24,11 @@ STEPS = 3000                  # about as many where --epochs is not given
 SAVE_EVERY = 50               # seconds
 
 def read_options(arguments):
-    """The options of a run, from the command line or from a checkpoint: the same checks for both."""
+    """The options of a run, off the command line or a checkpoint: the same checks for both."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, default='dcgan', help='default: dcgan')
-    add('--size', type=within(int, 32, 4096), help='pixels; default: 64, IDX files 32, cyclegan 256')
+    add('--size', type=within(int, 32, 4096), help='pixels; default: 64, IDX 32, cyclegan 256')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), for IDX files 1 (gray)')
     add('--width', type=within(int, 1, 1024), default=64, help='channels at full size; default: 64')
     add('--blocks', type=within(int, 0, 64), default=9, help='residual, of cyclegan; default: 9')
@@ -52,13 +52,13 @@ def read_options(arguments):
     options.size = options.size or (256 if cyclegan else None)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
     if options.size and (options.size % 4 if cyclegan else options.size not in SIZES):
-        parser.error(f'argument --size: {options.size} is not {SIZES}, nor a multiple of 4 (cyclegan)')
+        parser.error(f'--size {options.size}: it must be in {SIZES}, for cyclegan a multiple of 4')
     if options.size and options.load_size < options.size:
-        parser.error(f'argument --load-size: {options.load_size} is less than --size {options.size}')
+        parser.error(f'--load-size {options.load_size}: less than --size {options.size}')
     return options
 
 def restore(path, arguments=()):
-    """(options, model, checkpoint) of the file that a run saved; `arguments` come on top of its own.
+    """(options, model, checkpoint) of what a run saved; `arguments` come on top of its own.
 
     UserError if it is no such file, or if its weights do not fit the networks of these options.
     """
@@ -77,7 +77,7 @@ def restore(path, arguments=()):
     return options, model, checkpoint
 
 def pick_device(name):
-    """(device, autocast): `name`, or the best there is, and bfloat16 where it computes in that.
+    """(device, precision): `name`, or the best there is, and bfloat16 where it computes in that.
 
     On two CPU cores with AVX512-BF16 that makes a step twice as fast.
     """
@@ -88,7 +88,7 @@ def pick_device(name):
         raise UserError(f'--device {name}: not on this machine; try --device cpu') from None
     fast = (device.type == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
             or device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
-    return device, torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+    return device, 'bfloat16' if fast else 'float32'
 
 @lru_cache(maxsize=4)
 def shuffled(n, *seed):
@@ -96,7 +96,7 @@ def shuffled(n, *seed):
     return np.random.default_rng(seed).permutation(n)
 
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8, cropped and flipped at random.
+    """x (B, C, size, size) in [-1, 1] off pixels (N, H, W, C) uint8, cropped and flipped at random.
 
     They are numbers first ... last of an endless run of passes, each in an order of its own.
     """
@@ -124,12 +124,16 @@ def step(model, optimizers, batch, autocast):
         with autocast:
             loss, terms = loss_of(batch, fake)
         optimizer.zero_grad()
-        # Into this optimizer's weights only: G's loss comes through D, but D must not learn from it.
+        # Into this optimizer's weights only: G's loss comes through D, which is not to learn it.
         loss.backward(inputs=optimizer.param_groups[0]['params'])
         optimizer.step()
         figures |= {name: value.detach() for name, value in terms.items()}
     model.update_average()
     return figures
+
+def describe(rows):
+    """The last row of the log in words."""
+    return ', '.join(f'{name} {value:.4g}' for row in rows[-1:] for name, value in row.items())
 
 class Run:
     """A run: its options, pictures, model and optimizers, where it stands, and its folder."""
@@ -143,12 +147,12 @@ class Run:
             self.state = {name: checkpoint[name] for name in self.state}
         elif (self.out / 'last.pt').exists():
             raise UserError(f'{self.out}: holds a run; go on with --resume, or give another --out')
-        device, self.autocast = pick_device(options.device)
-        sources = [(options.photos, False), (options.data, True)]
-        if options.model == 'dcgan':
-            sources = sources[1:]
-        self.sets = [torch.from_numpy(load(path, options.load_size, options.channels, dabs)).to(device)
-                     for path, dabs in sources]
+        device, self.state['precision'] = pick_device(options.device)
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16,
+                                       enabled=self.state['precision'] == 'bfloat16')
+        sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]
+        self.sets = [torch.from_numpy(load(path, options.load_size, options.channels, dabs))
+                     .to(device) for path, dabs in sources]
         n, options.load_size, _, options.channels = self.sets[-1].shape
         options.size = options.size or options.load_size
         if not options.resume:
@@ -163,45 +167,40 @@ class Run:
         self.steps = math.ceil(n / options.batch)                 # in an epoch
         options.epochs = options.epochs or math.ceil(STEPS / self.steps)
         self.options = options
+        self.out.mkdir(parents=True, exist_ok=True)              # or fail before any work is done
 
     def train(self):
         """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
         stop, state, options, n = [], self.state, self.options, len(self.sets[-1])
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda number, _: stop.append(number))
-        total, before = options.epochs * self.steps, time.monotonic()
-        saved = before
-        for now in progress(range(state['step'], total), self.describe):
+        total, saved = options.epochs * self.steps, time.monotonic()
+        start = saved - state['seconds']
+        for now in progress(range(state['step'], total), lambda: describe(state['rows'])):
             # All that is random in a step follows from the seed and its number: a run that was
             # resumed draws what it would have drawn, and pictures on the way disturb nothing.
-            torch.manual_seed(np.random.SeedSequence((options.seed, now)).generate_state(1)[0].item())
-            for optimizer in self.optimizers:       # constant for the first half, then down to 0
-                optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
+            torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
+            for optimizer in self.optimizers:
+                optimizer.param_groups[0]['lr'] = options.lr * self.model.schedule(now / total)
             # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
             first, last = now * n // self.steps, (now + 1) * n // self.steps
             batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                      for number, pixels in enumerate(self.sets)]
             for name, value in step(self.model, self.optimizers, batch, self.autocast).items():
                 state['sums'][name] = state['sums'].get(name, 0) + value
-            clock = time.monotonic()
-            state['step'], state['seconds'] = now + 1, state['seconds'] + clock - before
-            before = clock
+            state['step'], state['seconds'] = now + 1, time.monotonic() - start
             if state['step'] % self.steps == 0:
                 self.end_epoch(state['step'] // self.steps)
-            if stop or state['step'] == total or clock - saved > SAVE_EVERY:
+            if stop or state['step'] == total or time.monotonic() - saved > SAVE_EVERY:
                 self.save()
-                saved = clock
+                saved = time.monotonic()
             if stop:
                 print(f'stopped after step {now + 1} of {total}; go on with: python train.py '
                       f'--resume --out {str(self.out)!r}')
                 return
         frames = sorted((self.out / 'samples').glob('*.png'))
-        write(((None, np.asarray(Image.open(frame))) for frame in frames), self.out / 'progress.gif')
-
-    def describe(self):
-        """The last row of the log, in words."""
-        row = self.state['rows'][-1] if self.state['rows'] else {}
-        return ', '.join(f'{name} {value:.4g}' for name, value in row.items())
+        frames = [(frame.name, np.asarray(Image.open(frame))) for frame in frames]
+        write(frames, self.out / 'progress.gif')
 
     def end_epoch(self, epoch):
         """Write log.csv with one row more and, 20 times in a run, loss.png and the preview."""
@@ -215,15 +214,14 @@ class Run:
             temporary.write_text('\n'.join(','.join(map(str, row)) for row in
                                            [rows[0], *(row.values() for row in rows)]) + '\n')
         if not sys.stderr.isatty():
-            print(self.describe(), flush=True)
+            print(describe(rows), flush=True)
         if epoch % math.ceil(self.options.epochs / 20) == 0 or epoch == self.options.epochs:
-            write([(None, draw_losses(rows))], self.out / 'loss.png')
+            write([('loss', draw_losses(rows))], self.out / 'loss.png')
             side = self.options.load_size // 4 * 4
-            fixed = [pixels[:4, :side, :side].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in self.sets]
             self.model.settle()
-            images, columns = self.model.preview(*fixed)
-            write(((None, image) for image in to_uint8(images)),
-                  self.out / f'samples/{epoch:04d}.png', columns)
+            images, columns = self.model.preview(*[
+                pixels[:4, :side, :side].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in self.sets])
+            write(enumerate(to_uint8(images)), self.out / f'samples/{epoch:04d}.png', columns)
 
     def save(self):
         """Write last.pt: all that a run needs to go on as if it had never stopped."""
@@ -235,32 +233,32 @@ class Run:
                        temporary)
 
 def draw_losses(rows):
-    """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8."""
+    """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8; D_... below the losses."""
     sheet = Image.new('RGB', (880, 640), 'white')
-    draw = ImageDraw.Draw(sheet)
-    last = rows[-1]['epoch']
-    for top, prefix, title in ((30, 'loss', 'loss'), (345, 'D_', 'mean of sigmoid(D)')):
+    draw, last = ImageDraw.Draw(sheet), rows[-1]['epoch']
+    for bottom, prefix in ((280, 'loss'), (595, 'D_')):
         names = [name for name in rows[0] if name.startswith(prefix)]
         high = max([row[name] for row in rows for name in names], default=1)
-        draw.text((60, top - 20), f'{title}, over epochs', fill='black')
-        for quarter in range(5):
-            x, y = 60 + 170 * quarter, top + 250 - 62.5 * quarter
-            draw.line((60, y, 740, y), fill='lightgray')
-            draw.text((15, y - 6), f'{high * quarter / 4:.2f}', fill='black')
-            draw.text((x - 8, top + 255), f'{last * quarter / 4:.0f}', fill='black')
-        for name, colour, y in zip(names, ('crimson', 'royalblue', 'seagreen', 'darkorange', 'purple',
-                                           'black'), range(top, 640, 18)):
-            draw.line([(60 + 680 * row['epoch'] / last, top + 250 * (1 - row[name] / high))
+        draw.text((60, bottom - 270), f'{prefix}... over epochs', fill='black')
+        for part in np.linspace(0, 1, 5):
+            draw.line((60, bottom - 250 * part, 740, bottom - 250 * part), fill='lightgray')
+            draw.text((15, bottom - 250 * part - 6), f'{high * part:.2f}', fill='black')
+            draw.text((52 + 680 * part, bottom + 5), f'{last * part:.0f}', fill='black')
+        for number, name in enumerate(names):
+            colour = f'hsl({70 * number}, 90%, 40%)'
+            draw.line([(60 + 680 * row['epoch'] / last, bottom - 250 * row[name] / high)
                        for row in rows], fill=colour, width=2)
-            draw.text((750, y), name, fill=colour)
+            draw.text((750, bottom - 250 + 18 * number), name, fill=colour)
     return np.asarray(sheet)
 
 def main():
     """Train as the command line says."""
     run = Run(sys.argv[1:])
-    million = 1e-6 * sum(weights.numel() for weights in run.model.parameters())
-    print(f'{[len(pixels) for pixels in run.sets]} pictures, {million:.1f} million parameters (with '
-          f'the average);', vars(run.options), flush=True)
+    G, D = (sum(weights.numel() for weights in nets.parameters()) / 1e6
+            for nets in (run.model.generators, run.model.discriminators))
+    print(' and '.join(str(len(pixels)) for pixels in run.sets), f'pictures; million parameters: '
+          f'generators {G:.1f}, discriminators {D:.1f}; {run.state["precision"]}; '
+          + ', '.join(f'{name} {value}' for name, value in vars(run.options).items()), flush=True)
     run.train()
 
 if __name__ == '__main__':
