@@ -34,6 +34,8 @@ def command(main):
     except (UserError, OSError) as error:
         print(f'{Path(sys.argv[0]).name}: {error}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 def within(kind, low, high=1e9):
     """A type for argparse: numbers of the kind, int or float, from low to high."""

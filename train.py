@@ -20,7 +20,7 @@ from data import UserError, command, load, progress, replacing, within, write
 from gan import SIZES, CycleGAN, DCGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
-STEPS = 3000                  # about as many where --epochs is not given
+STEPS = 1500                  # about as many where --epochs is not given
 SAVE_EVERY = 50               # seconds
 
 def read_options(arguments):
@@ -62,18 +62,18 @@ def restore(path, arguments=()):
 
     UserError if it is no such file, or if its weights do not fit the networks of these options.
     """
-    made = 'nothing that can be read'
+    made = ['nothing that can be read']
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        made = ' '.join(f'--{name}={value}' for name, value in checkpoint['options'].items())
-        options = read_options(made.split() + [*arguments])
+        made = [f'--{name}={value}' for name, value in checkpoint['options'].items()]
+        options = read_options(made + [*arguments])
         model = MODELS[options.model](**vars(options))
         model.load_state_dict(checkpoint['model'])
     except FileNotFoundError:
         raise UserError(f'{path}: no checkpoint there yet; train.py makes one') from None
     except Exception:
         raise UserError(f'{path}: not a checkpoint that fits this program and its options; found '
-                        f'{made}; leave other options out, or give another --out') from None
+                        f'{" ".join(made)}; leave other options out, or give another --out') from None
     return options, model, checkpoint
 
 def pick_device(name):
