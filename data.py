@@ -59,14 +59,18 @@ def replacing(path):
 def progress(items, describe):
     """Yield the items; on a terminal, after a second, a line tells how many, and how long yet."""
     start = shown = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if sys.stderr.isatty() and now > max(start + 1, shown + 0.3):
-            left, shown = (now - start) / count * (len(items) - count) / 60, now
-            line = f'{count} of {len(items)}, {left:.1f} minutes left, {describe()}'
-            print(f'\r{line[:os.get_terminal_size(2).columns - 1]}\x1b[K', end='', file=sys.stderr)
-    print(end='\n' * (shown > start), file=sys.stderr)
+    try:
+        for count, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if sys.stderr.isatty() and now > max(start + 1, shown + 0.3):
+                left, shown = (now - start) / count * (len(items) - count) / 60, now
+                line = f'{count} of {len(items)}, {left:.1f} minutes left, {describe()}'
+                line = line[:(os.get_terminal_size(2).columns or 80) - 1]
+                print(f'\r{line}\x1b[K', end='', file=sys.stderr, flush=True)
+    finally:
+        if shown > start:
+            print(file=sys.stderr)
 
 def find(path):
     """(files, others): the files of pictures in `path`, and how many files are something else.
@@ -171,7 +175,7 @@ def pictures(path, mode=None, size=None):
     """
     (files, others), broken, good = find(path), [], 0
     root = path if path.is_dir() else path.parent
-    sources = ((str(file.relative_to(root)) + f'-{i}' * (i > 0), source)
+    sources = ((f'{file.relative_to(root)}' + f'/{i:05d}' * (source is not file), source)
                for file in progress(files, lambda: f'reading {path}')
                for i, source in enumerate(read(file)))
     with ThreadPoolExecutor() as pool:
@@ -193,7 +197,7 @@ def pictures(path, mode=None, size=None):
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(300, size or 64, dabs)
+        return toy_scenes(300, size or 64, dabs)[..., :channels]
     pixels = bytearray()
     for _, picture, _ in pictures(Path(path), {1: 'L', 3: 'RGB'}.get(channels), size):
         pixels += picture.tobytes()
@@ -248,23 +252,28 @@ def write(named, path, columns=1):
     'I'm Something of a Painter Myself' takes them. Anything else: a new folder of PNGs.
     """
     ending = path.suffix.lower()
-    if ending not in ('.png', '.gif', '.zip') and path.exists():
-        raise UserError(f'{path}: is there already; give a new name, or .png, .gif or .zip')
     if ending == '.png':
         named = [('grid', grid([picture for _, picture in named], columns))]
     images = ((name, Image.fromarray(picture.squeeze())) for name, picture in named)
     if ending not in ('.png', '.gif', '.zip'):
+        if path.exists() or ending in PICTURES:
+            raise UserError(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
         for name, image in images:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            image.save((path / name).with_suffix('.png'))
+            file = path / f'{os.path.splitext(name)[0]}.png'
+            file = path / f'{name}.png' if file.exists() else file      # of a.jpg and a.png, say
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
         return
     with replacing(path) as temporary:
         if ending == '.zip':
             with zipfile.ZipFile(temporary, 'w') as archive:
-                for name, image in images:
+                for number, (_, image) in enumerate(images, start=1):
                     image = ImageOps.fit(image.convert('RGB'), (256, 256), Image.Resampling.LANCZOS)
-                    with archive.open(f'{Path(name).stem}.jpg', 'w') as file:
+                    with archive.open(f'{number:05d}.jpg', 'w') as file:
                         image.save(file, 'JPEG', quality=95)
+            if not 7000 <= number <= 10000:
+                print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000',
+                      file=sys.stderr)
         else:
             first, *rest = [image for _, image in images]
             first.save(temporary, save_all=bool(rest), append_images=rest, duration=83, loop=0)

@@ -45,8 +45,8 @@ def generator(size, channels, width, upsample):
 def discriminator(channels, width, strides, norm, padding):
     """D of both models: pictures (B, channels, H, W) -> logits (B, 1, h, w), above 0 for 'real'.
 
-    The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid of a logit, which
-    is softplus, stays exact where the sigmoid would round to 0 and its log be infinite.
+    The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid(logit), which is
+    -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite.
     """
     layers, c_in = [], channels              # DCGAN, 64 px                CycleGAN, 256 px
     for i, stride in enumerate(strides):     # (B,  64, 32, 32)            (B,  64, 128, 128)
@@ -71,7 +71,7 @@ def generator_loss(fake):
 
     By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope by the logit is
     -D(G(z)): nothing, while D is sure, just when G has most to learn. So section 3 of that paper
-    has G maximise E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point.
+    has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point.
     """
     # -log D(G(z)) = softplus(-logit)
     return softplus(-fake).mean()
@@ -115,11 +115,6 @@ class GAN(nn.Module):
         for average, current in zip(self.average.parameters(), self.generators.parameters()):
             average.lerp_(current, 1 - DECAY)
 
-    @staticmethod
-    def schedule(done):
-        """The learning rate, as a part of --lr, when so much of the run is done, from 0 to 1."""
-        return 1
-
     def settle(self):
         """Give averaged BatchNorms statistics of their own, each time before they paint.
 
@@ -129,7 +124,7 @@ class GAN(nn.Module):
         update_bn(z.split(64), self.average[0])                # does nothing where there is none
 
 def noise(n, rng):
-    """z (n, 100) ~ N(0, 1) from a numpy generator: from equal ones, 3 and then 5 are the first 8.
+    """z (n, 100) ~ N(0, 1) from a numpy generator: drawing 3 and then 5 is drawing 8.
 
     The paper draws z uniformly. Gaussian z, as in most code since, can be walked through, for
     cos(t) a + sin(t) b of two of them is Gaussian again.
@@ -166,8 +161,7 @@ class DCGAN(GAN):
     @torch.no_grad()
     def paint(self, z):
         """Pictures (B, C, S, S) by the averaged G for z (B, 100)."""
-        device = next(self.parameters()).device
-        return torch.cat([self.average[0](part) for part in z.to(device).split(16)])
+        return self.average[0](z.to(next(self.parameters()).device))
 
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
@@ -178,9 +172,6 @@ class InstanceNorm(nn.Module):
     so with less of its style: BatchNorm of one picture. On a CPU that takes half the time of
     nn.InstanceNorm2d, which leaves the channels_last layout.
     """
-
-    def __init__(self, c=None):
-        super().__init__()
 
     def forward(self, x):
         return torch.cat([batch_norm(one, None, None, training=True) for one in x.split(1)])
@@ -196,7 +187,7 @@ def translator(channels, width, blocks, upsample):
 
     The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3.
     """
-    def convolution(c_in, c_out, k, stride=1):      # zeros around the picture would show as a frame
+    def convolution(c_in, c_out, k, stride=1):      # reflection: zeros would show as a frame
         return nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect')
 
     def layer(before):
@@ -237,12 +228,13 @@ class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other.
     """
-    CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda in section 5.2
+    CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
         # Each logit of this D sees 70x70 pixels: it judges strokes and colours, not what is shown.
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
-                         [discriminator(channels, width, (2, 2, 2, 1), InstanceNorm, padding=1)
+                         [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
+                                        padding=1)
                           for _ in 'XY'])
         self.pools = nn.ModuleList([Pool(channels, size) for _ in 'XY'])
 
@@ -252,11 +244,6 @@ class CycleGAN(GAN):
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
         return fake_x, fake_y, same_x, same_y
-
-    @staticmethod
-    def schedule(done):
-        """Constant for the first half, then linear to 0 (the paper's section 7.1)."""
-        return min(1, 2 - 2 * done)
 
     def loss_D(self, batch, fakes):
         """(the loss of both discriminators, figures to log)."""
@@ -273,7 +260,7 @@ class CycleGAN(GAN):
         """(the loss of both generators, figures to log).
 
         For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
-        colours, even day to night: that G is to leave paintings alone, as they are, holds these.
+        colours, even of day to night. The identity loss holds them: G is to leave paintings alone.
         """
         (G, F), (D_X, D_Y), (x, y) = self.generators, self.discriminators, batch
         fake_x, fake_y, same_x, same_y = fakes
@@ -292,7 +279,8 @@ class CycleGAN(GAN):
     def translate(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         height, width = image.shape[2:]
-        padded = pad(image, (0, -width % 4, 0, -height % 4), mode='reflect')
+        more = (0, max(-width % 4, 8 - width), 0, max(-height % 4, 8 - height))
+        padded = pad(image, more, mode='reflect' if min(height, width) > 7 else 'replicate')
         return self.average[back](padded)[..., :height, :width]
 
     def preview(self, x, y):

@@ -6,14 +6,13 @@
 """
 import argparse
 import math
-import sys
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data import UserError, command, find, grid, pictures, within, write
+from data import UserError, command, grid, pictures, within, write
 from gan import noise
 from train import pick_device, restore, to_uint8
 
@@ -30,14 +29,14 @@ def walk(model, n, seed):
     for t in np.arange(n) * 2 * math.pi / n:
         yield 'frame', grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
 
-def translate(model, path, size, back, beside):
+def translate(model, path, mode, size, back, beside):
     """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated.
 
     With `beside`, each original comes before.
     """
     device = next(model.parameters()).device
-    for name, picture, _ in pictures(path, 'RGB', size):
-        x = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None] / 127.5 - 1
+    for name, picture, _ in pictures(path, mode, size):
+        x = torch.tensor(picture, device=device).permute(2, 0, 1)[None] / 127.5 - 1
         if beside:
             yield name, picture
         yield name, to_uint8(model.translate(x, back))[0]
@@ -47,8 +46,10 @@ def main():
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('-n', type=within(int, 1, 1e6), default=64, help='pictures; default: 64')
+    add = parser.add_mutually_exclusive_group().add_argument
     add('--photos', type=Path, help='translate these, X to Y')
     add('--paintings', type=Path, help='translate these, Y to X')
+    add = parser.add_argument
     add('--seed', type=within(int, 0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
     add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '
@@ -64,15 +65,14 @@ def main():
     out, n, columns = args.out or path.with_name('samples.png'), args.n, math.ceil(args.n ** 0.5)
     ending = out.suffix.lower()
     if source:
-        size = {'.png': options.load_size // 4 * 4, '.zip': 256}.get(ending, 0)
-        named = translate(model, source, size, not args.photos, beside=ending == '.png')
+        side = options.load_size // 4 * 4
+        size = {'.png': side, '.gif': side, '.zip': 256}.get(ending, 0)
+        mode = {1: 'L', 3: 'RGB'}[options.channels]
+        named = translate(model, source, mode, size, not args.photos, beside=ending == '.png')
         if ending == '.png':
             named, columns = islice(named, 2 * n), 2 * math.ceil(n ** 0.5 / 2)
-        n = len(find(source)[0])
     else:
         named = (walk if ending == '.gif' else paint)(model, n, args.seed)
-    if ending == '.zip' and not 7000 <= n <= 10000:
-        print(f'{out}: {n} pictures; the contest takes 7,000 to 10,000', file=sys.stderr)
     write(named, out, columns)
     print(out)
 

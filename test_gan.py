@@ -133,7 +133,8 @@ class Networks(unittest.TestCase):
                          [*down, *down[1::-1], (3, 32, 40)])
 
     def test_every_size_and_number_of_channels(self):
-        for size, channels, upsample in itertools.product(gan.SIZES, (1, 3), ('resize', 'transposed')):
+        ways = ('resize', 'transposed')
+        for size, channels, upsample in itertools.product(gan.SIZES, (1, 3), ways):
             model = dcgan(size, channels, 2, upsample)
             fake = model.generate([torch.zeros(2, channels, size, size)])
             self.assertEqual(fake.shape, (2, channels, size, size))
@@ -436,14 +437,16 @@ class Program(Folder):
         Path('text/a.jpg').write_text('no picture')
         Path('file').write_text('')
         Path('bad.pt').write_bytes(b'no checkpoint')
-        for main, *arguments in ((train.main, '--data', 'monet_jpg'), (train.main, '--data', 'empty'),
+        for main, *arguments in ((train.main, '--data', 'monet_jpg'),
+                                 (train.main, '--data', 'empty'), (train.main, '--photos', 'set'),
                                  (train.main, '--data', 'text'), (train.main, '--size', 48),
                                  (train.main, '--batch', 0), (train.main, '--lr', 'nan'),
                                  (train.main, '--epochs', -1), (train.main, '--resume'),
                                  (train.main, '--device', 'cuda:99'), (train.main, '--device', 'x'),
                                  (train.main, *SMALL, '--out', 'file/out'),
                                  (train.main, '--model', 'cyclegan', '--size', 34),
-                                 (sample.main, '--ckpt', 'none.pt'), (sample.main, '--ckpt', 'bad.pt'),
+                                 (sample.main, '--ckpt', 'none.pt'),
+                                 (sample.main, '--ckpt', 'bad.pt'), (sample.main, '--out', 'x.jpg'),
                                  (sample.main, '-n', 0), (data.main, 'none')):
             code, text = self.run_main(main, *arguments)
             self.assertEqual((code, text.rstrip('\n').split('\n')[1:]), (2, []), (arguments, text))

@@ -40,7 +40,7 @@ def read_options(arguments):
         'cropped at random; default: --size, for cyclegan 1/8 more')
     add('--epochs', type=within(int, 1), help=f'default: about {STEPS} steps')
     add('--batch', type=within(int, 1), help='pictures a step; default: 16, cyclegan 1')
-    add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam; default: 2e-4')
+    add('--lr', type=within(float, 1e-9), help='of Adam, at first; default: 1e-4, cyclegan 2e-4')
     add('--seed', type=within(int, 0), default=0, help='of everything random; default: 0')
     add = parser.add_argument_group('run').add_argument
     add('--device', help='default: cuda, mps or cpu, the first that is there')
@@ -49,10 +49,14 @@ def read_options(arguments):
     options = parser.parse_args(arguments)
     cyclegan = options.model == 'cyclegan'
     options.batch = options.batch or (1 if cyclegan else 16)
-    options.size = options.size or (256 if cyclegan else None)
+    options.lr = options.lr or (2e-4 if cyclegan else 1e-4)
+    options.size = options.size or (256 if cyclegan else options.load_size)
+    options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
     if options.size and (options.size % 4 if cyclegan else options.size not in SIZES):
         parser.error(f'--size {options.size}: it must be in {SIZES}, for cyclegan a multiple of 4')
+    if options.photos and not cyclegan:
+        parser.error('--photos: is for --model cyclegan')
     if options.size and options.load_size < options.size:
         parser.error(f'--load-size {options.load_size}: less than --size {options.size}')
     return options
@@ -72,8 +76,8 @@ def restore(path, arguments=()):
     except FileNotFoundError:
         raise UserError(f'{path}: no checkpoint there yet; train.py makes one') from None
     except Exception:
-        raise UserError(f'{path}: not a checkpoint that fits this program and its options; found '
-                        f'{" ".join(made)}; leave other options out, or give another --out') from None
+        raise UserError(f'{path}: not a checkpoint that fits this program and its options; it has '
+                        f'{" ".join(made)}; leave out other options, or change --out') from None
     return options, model, checkpoint
 
 def pick_device(name):
@@ -84,9 +88,10 @@ def pick_device(name):
     try:
         device = torch.device(name or torch.accelerator.current_accelerator(True) or 'cpu')
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
+    except Exception:
         raise UserError(f'--device {name}: not on this machine; try --device cpu') from None
-    fast = (device.type == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
+    features = getattr(torch.cpu, 'get_capabilities', dict)()        # which older torch lacks
+    fast = (device.type == 'cpu' and features.get('avx512_bf16', False)
             or device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
     return device, 'bfloat16' if fast else 'float32'
 
@@ -133,7 +138,8 @@ def step(model, optimizers, batch, autocast):
 
 def describe(rows):
     """The last row of the log in words."""
-    return ', '.join(f'{name} {value:.4g}' for row in rows[-1:] for name, value in row.items())
+    last = rows[-1] if rows else {}
+    return ', '.join(f'{name} {round(value, 3)}' for name, value in last.items())
 
 class Run:
     """A run: its options, pictures, model and optimizers, where it stands, and its folder."""
@@ -141,7 +147,7 @@ class Run:
     def __init__(self, arguments):
         options = read_options(arguments)
         self.out = options.out or Path('out', options.model)
-        self.state = {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}}
+        self.state = {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'steps': None}
         if options.resume:
             options, self.model, checkpoint = restore(self.out / 'last.pt', arguments)
             self.state = {name: checkpoint[name] for name in self.state}
@@ -150,9 +156,9 @@ class Run:
         device, self.state['precision'] = pick_device(options.device)
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16,
                                        enabled=self.state['precision'] == 'bfloat16')
-        sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]
-        self.sets = [torch.from_numpy(load(path, options.load_size, options.channels, dabs))
-                     .to(device) for path, dabs in sources]
+        sources = {'dcgan': ['data'], 'cyclegan': ['photos', 'data']}[options.model]
+        self.sets = [torch.from_numpy(load(vars(options)[name], options.load_size, options.channels,
+                                           dabs=name == 'data')).to(device) for name in sources]
         n, options.load_size, _, options.channels = self.sets[-1].shape
         options.size = options.size or options.load_size
         if not options.resume:
@@ -165,6 +171,10 @@ class Run:
             for optimizer, state in zip(self.optimizers, checkpoint['optimizers']):
                 optimizer.load_state_dict(state)
         self.steps = math.ceil(n / options.batch)                 # in an epoch
+        if self.state['steps'] not in (None, self.steps):
+            raise UserError(f'{self.out}: was begun with other pictures or another --batch, with '
+                            f'{self.state["steps"]} steps an epoch, not {self.steps}; change --out')
+        self.state['steps'] = self.steps
         options.epochs = options.epochs or math.ceil(STEPS / self.steps)
         self.options = options
         self.out.mkdir(parents=True, exist_ok=True)              # or fail before any work is done
@@ -180,8 +190,8 @@ class Run:
             # All that is random in a step follows from the seed and its number: a run that was
             # resumed draws what it would have drawn, and pictures on the way disturb nothing.
             torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
-            for optimizer in self.optimizers:
-                optimizer.param_groups[0]['lr'] = options.lr * self.model.schedule(now / total)
+            for optimizer in self.optimizers:      # constant for the first half, then linear to 0,
+                optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
             # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
             first, last = now * n // self.steps, (now + 1) * n // self.steps
             batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
@@ -195,15 +205,18 @@ class Run:
                 self.save()
                 saved = time.monotonic()
             if stop:
-                print(f'stopped after step {now + 1} of {total}; go on with: python train.py '
-                      f'--resume --out {str(self.out)!r}')
-                return
+                break
+        if state['step'] < total:
+            print(f'stopped after step {state["step"]} of {total}; go on with: python train.py '
+                  f'--resume --out {str(self.out)!r}')
+            return
         frames = sorted((self.out / 'samples').glob('*.png'))
-        frames = [(frame.name, np.asarray(Image.open(frame))) for frame in frames]
-        write(frames, self.out / 'progress.gif')
+        if frames:
+            frames = [(frame.name, np.asarray(Image.open(frame))) for frame in frames]
+            write(frames, self.out / 'progress.gif')
 
     def end_epoch(self, epoch):
-        """Write log.csv with one row more and, 20 times in a run, loss.png and the preview."""
+        """Write log.csv with a row more and, about 20 times in a run, loss.png and the preview."""
         rows, sums = self.state['rows'], self.state['sums']
         lap = self.state['seconds'] - (rows[-1]['seconds'] if rows else 0)
         rows.append({'epoch': epoch, 'step': self.state['step'], 'seconds': self.state['seconds'],
@@ -220,17 +233,22 @@ class Run:
             side = self.options.load_size // 4 * 4
             self.model.settle()
             images, columns = self.model.preview(*[
-                pixels[:4, :side, :side].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in self.sets])
+                pixels[:min(4, *map(len, self.sets)), :side, :side].permute(0, 3, 1, 2) / 127.5 - 1
+                for pixels in self.sets])
             write(enumerate(to_uint8(images)), self.out / f'samples/{epoch:04d}.png', columns)
 
     def save(self):
         """Write last.pt: all that a run needs to go on as if it had never stopped."""
         options = {name.replace('_', '-'): value for name, value in vars(self.options).items()
                    if value is not None and name not in ('device', 'out', 'resume')}
+        checkpoint = {**self.state, 'options': options, 'model': self.model.state_dict(),
+                      'optimizers': [optimizer.state_dict() for optimizer in self.optimizers]}
         with replacing(self.out / 'last.pt') as temporary:
-            torch.save({**self.state, 'options': options, 'model': self.model.state_dict(),
-                        'optimizers': [optimizer.state_dict() for optimizer in self.optimizers]},
-                       temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:                # what torch makes of an OSError
+                raise UserError(f'{self.out}/last.pt: not saved, the last one is kept; is the disk '
+                                f'full? ({error!s:.60})') from None
 
 def draw_losses(rows):
     """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8; D_... below the losses."""
