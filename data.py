@@ -65,7 +65,7 @@ def progress(items, describe):
             now = time.monotonic()
             if sys.stderr.isatty() and now > max(start + 1, shown + 0.3):
                 left, shown = (now - start) / count * (len(items) - count) / 60, now
-                line = f'{count} of {len(items)}, {left:.1f} minutes left, {describe()}'
+                line = f'{count} of {len(items)}, {left:.1f} min left, {describe()}'
                 line = line[:(os.get_terminal_size(2).columns or 80) - 1]
                 print(f'\r{line}\x1b[K', end='', file=sys.stderr, flush=True)
     finally:

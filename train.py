@@ -137,9 +137,11 @@ def step(model, optimizers, batch, autocast):
     return figures
 
 def describe(rows):
-    """The last row of the log in words."""
-    last = rows[-1] if rows else {}
-    return ', '.join(f'{name} {round(value, 3)}' for name, value in last.items())
+    """The last row of the log in words, short enough for a line of 80 columns."""
+    row = {name: value for name, value in (rows or [{}])[-1].items()
+           if name not in ('step', 'seconds')}
+    text = ', '.join(f'{name} {round(value, 2)}' for name, value in row.items())
+    return text.replace('images_per_second', 'images/s')
 
 class Run:
     """A run: its options, pictures, model and optimizers, where it stands, and its folder."""
