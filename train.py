@@ -40,7 +40,7 @@ def read_options(arguments):
         'cropped at random; default: --size, for cyclegan 1/8 more')
     add('--epochs', type=within(int, 1), help=f'default: about {STEPS} steps')
     add('--batch', type=within(int, 1), help='pictures a step; default: 16, cyclegan 1')
-    add('--lr', type=within(float, 1e-9), help='of Adam, at first; default: 1e-4, cyclegan 2e-4')
+    add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
     add('--seed', type=within(int, 0), default=0, help='of everything random; default: 0')
     add = parser.add_argument_group('run').add_argument
     add('--device', help='default: cuda, mps or cpu, the first that is there')
@@ -49,7 +49,6 @@ def read_options(arguments):
     options = parser.parse_args(arguments)
     cyclegan = options.model == 'cyclegan'
     options.batch = options.batch or (1 if cyclegan else 16)
-    options.lr = options.lr or (2e-4 if cyclegan else 1e-4)
     options.size = options.size or (256 if cyclegan else options.load_size)
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
