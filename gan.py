@@ -3,8 +3,7 @@
     python train.py && python sample.py -n 64           toy paintings, and new ones like them
 
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
-arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], which is where Tanh, G's last layer, ends.
-"""
+arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], which is where Tanh, G's last layer, ends."""
 import copy
 
 import numpy as np
@@ -13,74 +12,61 @@ from torch import nn
 from torch.nn.functional import batch_norm, grid_sample, l1_loss, pad, softplus
 from torch.optim.swa_utils import update_bn
 
-SIZES = (32, 64, 128, 256)   # of DCGAN's pictures
 Z = 100                      # numbers in z, as in the DCGAN paper
-DECAY = 0.995                # of the averaged weights: they look back over about 200 steps
+DECAY = 0.995                # of the averaged weights, which look back over about 200 steps
 
-def doubling(c_in, c_out, upsample, bias=False):
+def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-
     Both papers', 'transposed', has different weights for neighbouring pixels, which shows as a
-    grid. So the default departs from them: 'resize' (Odena et al. 2016, 10.23915/distill.00003).
-    """
+    grid. So the default departs from them: 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
-        return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=bias)
+        return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
-                         nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=bias))
+                         nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size)."""
-    c_in = width * min(2 ** (size.bit_length() - 4), 8)    # 8 widths at most: 256 px stays cheap
-    layers = [nn.Unflatten(1, (Z, 1, 1)),                  # (B, 100, 1, 1); for 64 px, width 64:
-              nn.ConvTranspose2d(Z, c_in, kernel_size=4, bias=False),     # (B, 512, 4, 4)
-              nn.BatchNorm2d(c_in), nn.ReLU(inplace=True)]   # it would subtract a bias again
-    for i in reversed(range(size.bit_length() - 4)):
-        c_out = width * min(2 ** i, 8)       # (B, 256, 8, 8), (B, 128, 16, 16), (B, 64, 32, 32)
-        layers += [doubling(c_in, c_out, upsample), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-        c_in = c_out
-    layers += [doubling(width, channels, upsample, bias=True), nn.Tanh()]    # (B, 3, 64, 64)
-    return nn.Sequential(*layers)
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer before a BatchNorm has
+    a bias, which it would subtract again; no width exceeds 8 times the first, or 256 px were slow."""
+    widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
+    layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
+              nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
+    for c_in, c_out in zip(widths, [*widths[1:], channels]):  # (B, 256, 8, 8), (B, 128, 16, 16),
+        layers += [nn.BatchNorm2d(c_in), nn.ReLU(inplace=True),                 # (B, 64, 32, 32),
+                   doubling(c_in, c_out, upsample)]                             # (B, 3, 64, 64)
+    return nn.Sequential(*layers, nn.Tanh())
 
 def discriminator(channels, width, strides, norm, padding):
     """D of both models: pictures (B, channels, H, W) -> logits (B, 1, h, w), above 0 for 'real'.
-
     The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid(logit), which is
-    -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite.
-    """
-    layers, c_in = [], channels              # DCGAN, 64 px                CycleGAN, 256 px
-    for i, stride in enumerate(strides):     # (B,  64, 32, 32)            (B,  64, 128, 128)
-        c_out = width * min(2 ** i, 8)       # (B, 128, 16, 16)            (B, 128, 64, 64)
-        layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=i == 0),
-                   norm(c_out) if i else nn.Identity(),    # (B, 256, 8, 8)    (B, 256, 32, 32)
-                   nn.LeakyReLU(0.2, inplace=True)]        # (B, 512, 4, 4)    (B, 512, 31, 31)
+    -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite."""
+    layers, c_in = [], channels                       # DCGAN, 64 px        CycleGAN, 256 px
+    for i, stride in enumerate(strides):              # (B,  64, 32, 32)    (B,  64, 128, 128)
+        c_out = width * min(2 ** i, 8)                # (B, 128, 16, 16)    (B, 128, 64, 64)
+        layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
+                   norm(c_out) if i else nn.Identity(),     # (B, 256, 8, 8)    (B, 256, 32, 32)
+                   nn.LeakyReLU(0.2, inplace=True)]         # (B, 512, 4, 4)    (B, 512, 31, 31)
         c_in = c_out
-    layers.append(nn.Conv2d(c_in, 1, kernel_size=4, padding=padding)) # (B, 1, 1, 1), (B, 1, 30, 30)
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers,                     # (B,   1, 1, 1)      (B,   1, 30, 30)
+                         nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False))
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
-
-    Goodfellow et al. 2014 (arXiv 1406.2661), Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))].
-    """
+    Goodfellow et al. 2014 (arXiv 1406.2661), Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))]."""
     # With D = sigmoid(logit):  -log D = softplus(-logit),  -log(1 - D) = softplus(logit)
     return softplus(-real).mean() + softplus(fake).mean()
 
 def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
-
     By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope by the logit is
     -D(G(z)): nothing, while D is sure, just when G has most to learn. So section 3 of that paper
-    has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point.
-    """
+    has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point."""
     # -log D(G(z)) = softplus(-logit)
     return softplus(-fake).mean()
 
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): colour, shift, cutout.
-
     D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
-    Were only the real ones changed, G would learn to paint the changes.
-    """
+    Were only the real ones changed, G would learn to paint the changes."""
     def uniform(low, high, *shape):
         return torch.empty(len(x), *shape, device=x.device).uniform_(low, high)
 
@@ -88,16 +74,22 @@ def augment(x):
     x = x.lerp(x.mean(dim=1, keepdim=True), uniform(-1, 1, 1, 1, 1))             # saturation
     x = x.lerp(x.mean(dim=(1, 2, 3), keepdim=True), uniform(-0.5, 0.5, 1, 1, 1))     # contrast
     size = x.shape[-1]
-    pixel = torch.arange(size, device=x.device)
-    across, down = (uniform(-size / 8, size / 8, 2).round()[..., None] + pixel).unbind(dim=1)
-    where = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=3)
-    where = (where + 0.5) * 2 / size - 1          # (B, S, S, 2): x and y, from -1 to 1
+    pixel = (torch.arange(size, device=x.device) + 0.5) * 2 / size - 1     # centres, from -1 to 1
+    where = torch.stack(torch.meshgrid(pixel, pixel, indexing='xy'), dim=2)      # (S, S, 2): x, y
+    where = where + uniform(-size / 8, size / 8, 1, 1, 2).round() * 2 / size     # (B, S, S, 2)
     x = grid_sample(x, where, mode='nearest', align_corners=False)
     hole = (where - uniform(-1, 1, 1, 1, 2)).abs().amax(dim=3) < 0.5             # half as wide
     return x.masked_fill(hole.unsqueeze(1), 0)
 
+def noise(n, rng):
+    """z (n, 100) ~ N(0, 1) from a numpy generator: drawing 3 and then 5 is drawing 8.
+    The paper draws z uniformly. Gaussian z, as in most code since, can be walked through, for
+    cos(t) a + sin(t) b of two of them is Gaussian again."""
+    return torch.from_numpy(rng.standard_normal((n, Z), dtype=np.float32))
+
 class GAN(nn.Module):
-    """What both models have: generators, discriminators, and an average of the generators."""
+    """What both models have: generators, discriminators, and an average of the generators over many
+    steps, which paints: it is steadier than they are, who chase the discriminators around."""
 
     def __init__(self, generators, discriminators):
         super().__init__()
@@ -108,54 +100,31 @@ class GAN(nn.Module):
                 nn.init.normal_(module.weight, mean=0, std=0.02)        # as in both papers
         self.average = copy.deepcopy(self.generators).requires_grad_(False).eval()
 
-    @torch.no_grad()
-    def update_average(self):
-        """average = DECAY average + (1 - DECAY) G: steadier than G, which chases D around."""
-        for average, current in zip(self.average.parameters(), self.generators.parameters()):
-            average.lerp_(current, 1 - DECAY)
-
-    def settle(self):
-        """Give averaged BatchNorms statistics of their own, each time before they paint.
-
-        G's running statistics belong to other weights, and make washed-out blue pictures.
-        """
-        z = noise(256, np.random.default_rng(1)).to(next(self.parameters()).device)
-        update_bn(z.split(64), self.average[0])                # does nothing where there is none
-
-def noise(n, rng):
-    """z (n, 100) ~ N(0, 1) from a numpy generator: drawing 3 and then 5 is drawing 8.
-
-    The paper draws z uniformly. Gaussian z, as in most code since, can be walked through, for
-    cos(t) a + sin(t) b of two of them is Gaussian again.
-    """
-    return torch.from_numpy(rng.standard_normal((n, Z), dtype=np.float32))
-
 class DCGAN(GAN):
     """G paints from noise z, D judges. A batch is [x], pictures (B, C, S, S)."""
+    SIZES, BETAS = (32, 64, 128, 256), (0.0, 0.99)     # of pictures; of Adam
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
         super().__init__([generator(size, channels, width, upsample)],
                          [discriminator(channels, width, strides, nn.BatchNorm2d, padding=0)])
 
-    def generate(self, batch):
-        """As many fakes (B, C, S, S) as there are pictures in the batch."""
-        return self.generators[0](torch.randn(len(batch[0]), Z, device=batch[0].device))
+    def losses(self, x):
+        """Yield (D's loss, figures to log); then, when D has learnt from it, (G's loss, figures)."""
+        [G], [D] = self.generators, self.discriminators
+        fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
+        def judge(fake):
+            # Real and fake in one batch: in batches of their own, as most code has them, BatchNorm
+            # would make their means and contrasts alike, and hide from D half of what tells them.
+            return D(augment(torch.cat([x, fake]))).float().chunk(2)         # (B, 1, 1, 1) each
 
-    def loss_D(self, batch, fake):
-        """(D's loss, figures to log)."""
-        [D], [x] = self.discriminators, batch
-        # Real and fake apart: in one batch, BatchNorm's statistics would give the fakes away.
         # detach(): this loss is for D alone, and its gradient need not go on into G.
-        real_logits, fake_logits = D(augment(x)).float(), D(augment(fake.detach())).float()
+        real_logits, fake_logits = judge(fake.detach())
         loss = discriminator_loss(real_logits, fake_logits)
-        return loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
-                      'D_fake': fake_logits.sigmoid().mean()}
-
-    def loss_G(self, batch, fake):
-        """(G's loss, figures to log): the same fakes, and a D that has just learnt from them."""
-        loss = generator_loss(self.discriminators[0](augment(fake)).float())
-        return loss, {'loss_G': loss}
+        yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
+                     'D_fake': fake_logits.sigmoid().mean()}
+        loss = generator_loss(judge(fake)[1])
+        yield loss, {'loss_G': loss}
 
     @torch.no_grad()
     def paint(self, z):
@@ -164,48 +133,46 @@ class DCGAN(GAN):
 
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
+        self.settle()
         return self.paint(noise(64, np.random.default_rng(0))), 8
+
+    def settle(self):
+        """Give the average's BatchNorms statistics of their own, before they paint: G's running
+        statistics belong to other weights, and make washed-out blue pictures."""
+        z = noise(256, np.random.default_rng(1)).to(next(self.parameters()).device)
+        update_bn(z.split(64), self.average[0])
 
 class InstanceNorm(nn.Module):
     """(B, C, H, W) -> the same without the mean and contrast of each channel of each picture, and
-    so with less of its style: BatchNorm of one picture. On a CPU that takes half the time of
-    nn.InstanceNorm2d, which leaves the channels_last layout.
-    """
-
+    so with less of its style: BatchNorm of one picture, in half the time of nn.InstanceNorm2d."""
     def forward(self, x):
         return torch.cat([batch_norm(one, None, None, training=True) for one in x.split(1)])
 
 class Residual(nn.Sequential):
     """x + layers(x): only what is to change need be learnt."""
-
     def forward(self, x):
         return x + super().forward(x)
 
 def translator(channels, width, blocks, upsample):
     """CycleGAN's G and F: (B, channels, H, W) -> the same, for any H and W that are multiples of 4.
-
-    The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3.
-    """
-    def convolution(c_in, c_out, k, stride=1):      # reflection: zeros would show as a frame
-        return nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect')
-
-    def layer(before):
-        return [before, InstanceNorm(), nn.ReLU(inplace=True)]
+    The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
+    def layer(c_in, c_out, k, stride=1):            # reflection: zeros would show as a frame
+        return [nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect'),
+                InstanceNorm(), nn.ReLU(inplace=True)]
 
     return nn.Sequential(                                                      # width 64:
-        *layer(convolution(channels, width, 7)),                               # (B, 64, H, W)
-        *layer(convolution(width, 2 * width, 3, stride=2)),                    # (B, 128, H/2, W/2)
-        *layer(convolution(2 * width, 4 * width, 3, stride=2)),                # (B, 256, H/4, W/4)
-        *[Residual(*layer(convolution(4 * width, 4 * width, 3)),
-                   *layer(convolution(4 * width, 4 * width, 3))[:2]) for _ in range(blocks)],
-        *layer(doubling(4 * width, 2 * width, upsample)),                      # (B, 128, H/2, W/2)
-        *layer(doubling(2 * width, width, upsample)),                          # (B, 64, H, W)
-        convolution(width, channels, 7), nn.Tanh())                            # (B, 3, H, W)
+        *layer(channels, width, 7),                                            # (B, 64, H, W)
+        *layer(width, 2 * width, 3, stride=2),                                 # (B, 128, H/2, W/2)
+        *layer(2 * width, 4 * width, 3, stride=2),                             # (B, 256, H/4, W/4)
+        *[Residual(*layer(4 * width, 4 * width, 3), *layer(4 * width, 4 * width, 3)[:2])
+          for _ in range(blocks)],
+        doubling(4 * width, 2 * width, upsample), *layer(0, 0, 1)[1:],         # (B, 128, H/2, W/2)
+        doubling(2 * width, width, upsample), *layer(0, 0, 1)[1:],             # (B, 64, H, W)
+        layer(width, channels, 7)[0], nn.Tanh())                               # (B, 3, H, W)
 
 class Pool(nn.Module):
     """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of
-    them, and so does not forget what G has given up, which G could else come back to.
-    """
+    them, and so does not forget what G has given up, which G could else come back to."""
 
     def __init__(self, channels, size):
         super().__init__()
@@ -225,44 +192,32 @@ class Pool(nn.Module):
 
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
-    A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other.
-    """
+    A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other."""
+    SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)    # of pictures; of Adam, as in the paper's code
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
         # Each logit of this D sees 70x70 pixels: it judges strokes and colours, not what is shown.
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
-                                        padding=1)
-                          for _ in 'XY'])
+                                        padding=1) for _ in 'XY'])
         self.pools = nn.ModuleList([Pool(channels, size) for _ in 'XY'])
 
-    def generate(self, batch):
-        """fake_x, fake_y, same_x, same_y: the last two of pictures that need no translation."""
-        (G, F), (x, y) = self.generators, batch
+    def losses(self, x, y):
+        """Yield (both D's loss, figures to log); then, when they have learnt, (both G's, figures).
+        For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
+        colours, even of day to night. The identity loss holds them: G is to leave paintings alone."""
+        (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
-        return fake_x, fake_y, same_x, same_y
-
-    def loss_D(self, batch, fakes):
-        """(the loss of both discriminators, figures to log)."""
         figures = {}
-        for name, D, pool, real, fake in zip('XY', self.discriminators, self.pools, batch, fakes):
+        for name, D, pool, real, fake in zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y)):
             real_logits, fake_logits = D(real).float(), D(pool(fake.detach())).float()
             # Eq. 1 with squares for logs (section 4), halved so that D learns slower than G; for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
-            loss = ((real_logits - 1).square().mean() + fake_logits.square().mean()) / 2
-            figures[f'loss_D_{name}'] = loss
-        return sum(figures.values()), figures
-
-    def loss_G(self, batch, fakes):
-        """(the loss of both generators, figures to log).
-
-        For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
-        colours, even of day to night. The identity loss holds them: G is to leave paintings alone.
-        """
-        (G, F), (D_X, D_Y), (x, y) = self.generators, self.discriminators, batch
-        fake_x, fake_y, same_x, same_y = fakes
+            figures[f'loss_D_{name}'] = ((real_logits - 1).square().mean()
+                                         + fake_logits.square().mean()) / 2
+        yield sum(figures.values()), figures
         figures = {
             # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
             'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
@@ -272,10 +227,10 @@ class CycleGAN(GAN):
             # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
             'loss_identity': l1_loss(same_y.float(), y) + l1_loss(same_x.float(), x)}
         weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss
-        return sum(w * loss for w, loss in zip(weights, figures.values())), figures
+        yield sum(w * loss for w, loss in zip(weights, figures.values())), figures
 
     @torch.no_grad()
-    def translate(self, image, back=False):
+    def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         height, width = image.shape[2:]
         more = (0, max(-width % 4, 8 - width), 0, max(-height % 4, 8 - height))
@@ -284,6 +239,6 @@ class CycleGAN(GAN):
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
-        fake_y, fake_x = self.translate(x), self.translate(y, back=True)
-        cycled_x, cycled_y = self.translate(fake_y, back=True), self.translate(fake_x)
+        fake_y, fake_x = self.paint(x), self.paint(y, back=True)
+        cycled_x, cycled_y = self.paint(fake_y, back=True), self.paint(fake_x)
         return torch.cat([x, fake_y, cycled_x, y, fake_x, cycled_y]), len(x)

@@ -2,8 +2,7 @@
 
     python sample.py -n 64                                 a grid, out/dcgan/samples.png
     python sample.py -n 48 --out walk.gif                  a walk through the space of z
-    python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes
-"""
+    python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
 import math
 from itertools import islice
@@ -12,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import UserError, command, grid, pictures, within, write
+from data import fail, grid, pictures, write
 from gan import noise
-from train import pick_device, restore, to_uint8
+from train import pick_device, restore, to_uint8, within
 
 def paint(model, n, seed):
     """Yield (name, picture) n times: number k of a seed is the same whatever n."""
@@ -29,27 +28,21 @@ def walk(model, n, seed):
     for t in np.arange(n) * 2 * math.pi / n:
         yield 'frame', grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
 
-def translate(model, path, mode, size, back, beside):
-    """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated.
-
-    With `beside`, each original comes before.
-    """
-    device = next(model.parameters()).device
-    for name, picture, _ in pictures(path, mode, size):
-        x = torch.tensor(picture, device=device).permute(2, 0, 1)[None] / 127.5 - 1
-        if beside:
-            yield name, picture
-        yield name, to_uint8(model.translate(x, back))[0]
+def translate(model, path, channels, size, back, beside):
+    """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated; with
+    `beside`, its original before it."""
+    for name, picture in pictures(path, channels, size):
+        x = torch.tensor(picture, device=next(model.parameters()).device).permute(2, 0, 1)[None]
+        yield from [(name, picture)] * beside
+        yield name, to_uint8(model.paint(x / 127.5 - 1, back))[0]
 
 def main():
     """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('-n', type=within(int, 1, 1e6), default=64, help='pictures; default: 64')
-    add = parser.add_mutually_exclusive_group().add_argument
     add('--photos', type=Path, help='translate these, X to Y')
     add('--paintings', type=Path, help='translate these, Y to X')
-    add = parser.add_argument
     add('--seed', type=within(int, 0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
     add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '
@@ -60,21 +53,19 @@ def main():
     path = args.ckpt or Path('out', 'cyclegan' if source else 'dcgan', 'last.pt')
     options, model, _ = restore(path)
     if (options.model == 'cyclegan') != bool(source):
-        raise UserError(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
-    model.to(pick_device(args.device)[0]).settle()
-    out, n, columns = args.out or path.with_name('samples.png'), args.n, math.ceil(args.n ** 0.5)
-    ending = out.suffix.lower()
+        fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
+    model.to(pick_device(args.device)[0])
+    out = args.out or path.with_name('samples.png')
+    sheet, columns = out.suffix.lower() == '.png', math.ceil(args.n ** 0.5)
     if source:
-        side = options.load_size // 4 * 4
-        size = {'.png': side, '.gif': side, '.zip': 256}.get(ending, 0)
-        mode = {1: 'L', 3: 'RGB'}[options.channels]
-        named = translate(model, source, mode, size, not args.photos, beside=ending == '.png')
-        if ending == '.png':
-            named, columns = islice(named, 2 * n), 2 * math.ceil(n ** 0.5 / 2)
+        size = {'.png': options.load_size, '.zip': 256}.get(out.suffix.lower(), 0)
+        named = translate(model, source, options.channels, size, not args.photos, beside=sheet)
+        named, columns = islice(named, 2 * args.n if sheet else None), 2 * math.ceil(columns / 2)
     else:
-        named = (walk if ending == '.gif' else paint)(model, n, args.seed)
+        model.settle()
+        named = (walk if out.suffix.lower() == '.gif' else paint)(model, args.n, args.seed)
     write(named, out, columns)
     print(out)
 
 if __name__ == '__main__':
-    command(main)
+    main()
