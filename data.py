@@ -36,7 +36,7 @@ def replacing(path):
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        fail(f'{path}: not written, what was there is kept ({error}); is there room, is it allowed?')
+        fail(f'{path}: not written, what was there is kept ({error}); try another place')
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -87,8 +87,8 @@ def fields(message):
         at = end
 
 def decode(source, channels=None, size=None):
-    """(picture (H, W, C) uint8, its file's (width, height, mode)) from what read() yields; None if it is
-    broken. Upright, transparency on white. Channels: 3, for IDX 1. Size: the shorter side is
+    """(picture (H, W, C) uint8, (width, height, mode) of the file) from what read() yields; None if
+    it is broken. Upright, transparency on white. Channels: 3, for IDX 1. Size: the shorter side is
     resized to it (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all."""
     try:
         gray = isinstance(source, np.ndarray)
@@ -98,7 +98,7 @@ def decode(source, channels=None, size=None):
             # tf.train.Example { 1: Features { 1: map } }, where an entry of the map is
             # { 1: key, 2: Feature { 1: BytesList { 1: value } } }
             entries = (dict(fields(entry)) for _, entry in fields(dict(fields(source))[1]))
-            feature = next(entry[2] for entry in entries if entry[1] in (b'image', b'image/encoded'))
+            feature = next(e[2] for e in entries if e[1] in (b'image', b'image/encoded'))
             source = io.BytesIO(dict(fields(dict(fields(feature))[1]))[1])
         image = Image.fromarray(source) if gray else Image.open(source)
         form = *image.size, image.mode
@@ -146,7 +146,7 @@ def pictures(path, channels=None, size=None):
     if not forms:
         fail(f'{path}: none of its {len(files)} files is a picture that can be read; give a folder '
              'of pictures, TFRecords or IDX files')
-    print(f'{path}: {forms.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, modes '
+    print(f'{path}: {forms.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, '
           f'{sorted({mode for *_, mode in forms})}; passed over: {len(files) - len(chosen)} other '
           f'files, {len(broken)} broken {broken[:5]}')
     for folder, count in folders.items() if len(folders) > 1 else ():

@@ -3,7 +3,7 @@
     python train.py && python sample.py -n 64           toy paintings, and new ones like them
 
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
-arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], which is where Tanh, G's last layer, ends."""
+arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], where Tanh, G's last layer, ends."""
 import copy
 
 import numpy as np
@@ -26,7 +26,7 @@ def doubling(c_in, c_out, upsample):
 
 def generator(size, channels, width, upsample):
     """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer before a BatchNorm has
-    a bias, which it would subtract again; no width exceeds 8 times the first, or 256 px were slow."""
+    a bias, which it would subtract again; widths stop at 8 times the first, or 256 px were slow."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -51,7 +51,7 @@ def discriminator(channels, width, strides, norm, padding):
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
-    Goodfellow et al. 2014 (arXiv 1406.2661), Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))]."""
+    Goodfellow et al. 2014, arXiv 1406.2661, Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))]"""
     # With D = sigmoid(logit):  -log D = softplus(-logit),  -log(1 - D) = softplus(logit)
     return softplus(-real).mean() + softplus(fake).mean()
 
@@ -110,7 +110,7 @@ class DCGAN(GAN):
                          [discriminator(channels, width, strides, nn.BatchNorm2d, padding=0)])
 
     def losses(self, x):
-        """Yield (D's loss, figures to log); then, when D has learnt from it, (G's loss, figures)."""
+        """Yield (D's loss, figures to log); then, when D has learnt, (G's loss, figures)."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         def judge(fake):
@@ -156,19 +156,21 @@ class Residual(nn.Sequential):
 def translator(channels, width, blocks, upsample):
     """CycleGAN's G and F: (B, channels, H, W) -> the same, for any H and W that are multiples of 4.
     The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
-    def layer(c_in, c_out, k, stride=1):            # reflection: zeros would show as a frame
-        return [nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect'),
-                InstanceNorm(), nn.ReLU(inplace=True)]
+    def convolution(c_in, c_out, k, stride=1):      # reflection: zeros would show as a frame
+        return nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect')
+
+    def layer(before):
+        return [before, InstanceNorm(), nn.ReLU(inplace=True)]
 
     return nn.Sequential(                                                      # width 64:
-        *layer(channels, width, 7),                                            # (B, 64, H, W)
-        *layer(width, 2 * width, 3, stride=2),                                 # (B, 128, H/2, W/2)
-        *layer(2 * width, 4 * width, 3, stride=2),                             # (B, 256, H/4, W/4)
-        *[Residual(*layer(4 * width, 4 * width, 3), *layer(4 * width, 4 * width, 3)[:2])
-          for _ in range(blocks)],
-        doubling(4 * width, 2 * width, upsample), *layer(0, 0, 1)[1:],         # (B, 128, H/2, W/2)
-        doubling(2 * width, width, upsample), *layer(0, 0, 1)[1:],             # (B, 64, H, W)
-        layer(width, channels, 7)[0], nn.Tanh())                               # (B, 3, H, W)
+        *layer(convolution(channels, width, 7)),                               # (B, 64, H, W)
+        *layer(convolution(width, 2 * width, 3, stride=2)),                    # (B, 128, H/2, W/2)
+        *layer(convolution(2 * width, 4 * width, 3, stride=2)),                # (B, 256, H/4, W/4)
+        *[Residual(*layer(convolution(4 * width, 4 * width, 3)),
+                   *layer(convolution(4 * width, 4 * width, 3))[:2]) for _ in range(blocks)],
+        *layer(doubling(4 * width, 2 * width, upsample)),                      # (B, 128, H/2, W/2)
+        *layer(doubling(2 * width, width, upsample)),                          # (B, 64, H, W)
+        convolution(width, channels, 7), nn.Tanh())                            # (B, 3, H, W)
 
 class Pool(nn.Module):
     """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of
@@ -193,7 +195,7 @@ class Pool(nn.Module):
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other."""
-    SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)    # of pictures; of Adam, as in the paper's code
+    SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)     # of pictures; of Adam, as its code
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
@@ -206,12 +208,13 @@ class CycleGAN(GAN):
     def losses(self, x, y):
         """Yield (both D's loss, figures to log); then, when they have learnt, (both G's, figures).
         For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
-        colours, even of day to night. The identity loss holds them: G is to leave paintings alone."""
+        colours, even of day to night. The identity loss holds them: G leaves paintings alone."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
         figures = {}
-        for name, D, pool, real, fake in zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y)):
+        sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
+        for name, D, pool, real, fake in sides:
             real_logits, fake_logits = D(real).float(), D(pool(fake.detach())).float()
             # Eq. 1 with squares for logs (section 4), halved so that D learns slower than G; for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2

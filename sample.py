@@ -55,15 +55,16 @@ def main():
     if (options.model == 'cyclegan') != bool(source):
         fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
     model.to(pick_device(args.device)[0])
-    out = args.out or path.with_name('samples.png')
-    sheet, columns = out.suffix.lower() == '.png', math.ceil(args.n ** 0.5)
+    out, n, columns = args.out or path.with_name('samples.png'), args.n, math.ceil(args.n ** 0.5)
+    ending = out.suffix.lower()
     if source:
-        size = {'.png': options.load_size, '.zip': 256}.get(out.suffix.lower(), 0)
-        named = translate(model, source, options.channels, size, not args.photos, beside=sheet)
-        named, columns = islice(named, 2 * args.n if sheet else None), 2 * math.ceil(columns / 2)
+        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(ending, 0)
+        named = translate(model, source, options.channels, size, not args.photos, ending == '.png')
+        if ending == '.png':
+            named, columns = islice(named, 2 * n), 2 * math.ceil(columns / 2)
     else:
         model.settle()
-        named = (walk if out.suffix.lower() == '.gif' else paint)(model, args.n, args.seed)
+        named = (walk if ending == '.gif' else paint)(model, n, args.seed)
     write(named, out, columns)
     print(out)
 

@@ -50,6 +50,7 @@ def read_options(arguments):
     add('--seed', type=within(int, 0), default=0, help='of everything random; default: 0')
     add = parser.add_argument_group('run').add_argument
     add('--device', help='default: cuda, mps or cpu, the first that is there')
+    add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
     add('--out', type=Path, help='folder to write to; default: out/dcgan or out/cyclegan')
     add('--resume', action='store_true', help='go on from last.pt in --out')
     options = parser.parse_args(arguments)
@@ -67,20 +68,23 @@ def read_options(arguments):
 def restore(path, arguments=()):
     """(options, model, checkpoint) of what a run saved; `arguments` come on top of its own. Ends
     the program if it is no such file, or its weights do not fit the networks of these options."""
+    if torch.__version__ < '2.10':                         # torch.load() had holes before
+        fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
     made = []
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         made = checkpoint['options']
         options = read_options([*made, *arguments])
-        model = MODELS[options.model](**vars(options))
-        model.load_state_dict(checkpoint['model'])
+        with torch.device('meta'):       # networks without memory; they take over the checkpoint's
+            model = MODELS[options.model](**vars(options))
+        model.load_state_dict(checkpoint['model'], assign=True)
         return options, model, checkpoint
     except Exception as error:
-        fail(f'{path}: no checkpoint that fits this program and these options ({type(error).__name__}); '
-             f'it has {" ".join(made)}; train.py makes one; leave out options, or change --out')
+        fail(f'{path}: no checkpoint that fits this program and these options ({type(error).__name__})'
+             f'; it has {" ".join(made)}; train.py makes one; leave out options, or change --out')
 
 def pick_device(name):
-    """(device, autocast): `name`, or the best there is, and bfloat16 where it computes in that: on
+    """(device, precision): `name`, or the best there is, and bfloat16 where it computes in that: on
     two CPU cores with AVX512-BF16 a step takes half the time."""
     try:
         device = torch.device(name or torch.accelerator.current_accelerator(True) or 'cpu')
@@ -89,7 +93,7 @@ def pick_device(name):
         fail(f'--device {name}: not on this machine; try --device cpu')
     fast = (device.type == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
             or device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
-    return device, torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+    return device, 'bfloat16' if fast else 'float32'
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] off pixels (N, H, W, C) uint8, cropped and flipped at random:
@@ -153,9 +157,10 @@ def draw_losses(rows):
 
 def end_epoch(options, sets, model, state, epoch):
     """Write log.csv with a row more and, about 20 times in a run, a preview and loss.png."""
-    rows, n = state['rows'], len(sets[-1])
+    rows = state['rows']
+    lap = state['seconds'] - sum(row['seconds'] for row in rows[-1:])
     rows.append({'epoch': epoch, 'step': state['step'], 'seconds': state['seconds'],
-                 'images_per_second': n / (state['seconds'] - sum(row['seconds'] for row in rows[-1:])),
+                 'images_per_second': len(sets[-1]) / lap,
                  **{name: value.item() for name, value in state['sums'].items()}})
     state['sums'] = {}
     with replacing(options.out / 'log.csv') as temporary:
@@ -191,9 +196,13 @@ def train(options, sets, model, optimizers, autocast, state):
         for name, value in step(model, optimizers, batch, autocast).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.monotonic() - start}
+        due = stop or now + 1 == total or time.monotonic() - saved > SAVE_EVERY
+        if (due or (now + 1) % steps == 0) and not all(map(math.isfinite, state['sums'].values())):
+            fail(f'{options.out}: a loss is not finite at step {now + 1}, or up to {SAVE_EVERY} s '
+                 'before; last.pt is from before; try a smaller --lr, or another --seed')
         if (now + 1) % steps == 0:
             end_epoch(options, sets, model, state, (now + 1) // steps)
-        if stop or now + 1 == total or time.monotonic() - saved > SAVE_EVERY:
+        if due:
             save(options, model, optimizers, state)
             saved = time.monotonic()
         if stop:
@@ -208,7 +217,9 @@ def main():
         options, model, state = restore(out / 'last.pt', sys.argv[1:])
     elif (out / 'last.pt').exists():
         fail(f'{out}: holds a run; go on with --resume, or give another --out')
-    device, autocast = pick_device(options.device)
+    device, fastest = pick_device(options.device)
+    options.precision = options.precision or fastest
+    autocast = torch.autocast(device.type, torch.bfloat16, options.precision == 'bfloat16')
     sets = [torch.from_numpy(load(vars(options)[name], options.load_size, options.channels,
                                   dabs=name == 'data')).to(device)
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
@@ -224,8 +235,9 @@ def main():
     for optimizer, saved in zip(optimizers, state['optimizers']):
         optimizer.load_state_dict(saved)
     save(options, model, optimizers, state)                # or fail, before any work is done
-    for name, nets in model.named_children():
-        print(f'{name}: {sum(p.numel() for p in nets.parameters()) / 1e6:.1f} million weights')
+    for name in ('generators', 'discriminators'):
+        weights = sum(p.numel() for p in model.get_submodule(name).parameters())
+        print(f'{name}: {weights / 1e6:.1f} million weights')
     print(*(f'{name} {value}' for name, value in vars(options).items()), sep=', ', flush=True)
     train(options, sets, model, optimizers, autocast, state)
 
