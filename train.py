@@ -99,8 +99,8 @@ def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] off pixels (N, H, W, C) uint8, cropped and flipped at random:
     numbers first ... last of an endless run of passes, each in an order of its own."""
     n = len(pixels)
-    order = [i for number in range(first // n, (last - 1) // n + 1)
-             for i in np.random.default_rng((*seed, number)).permutation(n)]
+    order = np.concatenate([np.random.default_rng((*seed, number)).permutation(n)
+                            for number in range(first // n, (last - 1) // n + 1)])
     top, left = torch.randint(pixels.shape[1] - size + 1, (2,)).tolist()
     x = pixels[order[first % n:][:last - first], top:top + size, left:left + size]
     x = x.permute(0, 3, 1, 2) / 127.5 - 1
