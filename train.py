@@ -70,7 +70,9 @@ def restore(path, arguments=()):
     the program if it is no such file, or its weights do not fit the networks of these options."""
     if torch.__version__ < '2.10':                         # torch.load() had holes before
         fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
-    made = []
+    if not path.exists():
+        fail(f'{path}: no checkpoint there yet; train.py makes one')
+    made = ['nothing that can be read']
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         made = checkpoint['options']
@@ -80,8 +82,8 @@ def restore(path, arguments=()):
         model.load_state_dict(checkpoint['model'], assign=True)
         return options, model, checkpoint
     except Exception as error:
-        fail(f'{path}: no checkpoint that fits this program and these options ({type(error).__name__})'
-             f'; it has {" ".join(made)}; train.py makes one; leave out options, or change --out')
+        fail(f'{path}: does not fit this program or these options ({type(error).__name__}); has '
+             f'{" ".join(made)}; leave out other options, or change --out')
 
 def pick_device(name):
     """(device, precision): `name`, or the best there is, and bfloat16 where it computes in that: on
