@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-RECORDS = ('.tfrec', '.tfrecord')
+RECORDS = ('.tfrec', '.tfrecord', '.tfrecords')
 
 def fail(message):
     """End with one line that names what was found where and what to try next, and exit code 2."""
@@ -108,8 +108,8 @@ def decode(source, channels=None, size=None):
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         if image.has_transparency_data:
-            white = Image.new('RGBA', image.size, 'white')
-            image = Image.alpha_composite(white, image.convert('RGBA'))
+            image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'),
+                                          image.convert('RGBA'))
         image = image.convert(mode)
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
@@ -157,7 +157,7 @@ def pictures(path, channels=None, size=None):
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(300, size or 64, dabs)
+        return toy_scenes(300, size or 64, dabs)[..., :channels]
     pixels = bytearray()
     for _, picture in pictures(Path(path), channels, size):
         pixels += picture.tobytes()
@@ -183,11 +183,12 @@ def toy_scenes(n, size, dabs):
         bank = y > near + 0.04 * np.sin(x * rng.uniform(3, 9) + rng.uniform(0, 6))
         colour = np.where(bank, (60, 90, 40) + rng.normal(0, 25, y.shape), colour).clip(0, 255)
         image = Image.fromarray(colour.astype(np.uint8))
+        draw = ImageDraw.Draw(image)
         for i, j in rng.integers(0, size, (12 * size * dabs, 2)):      # row and column
             across, down = size * np.array((0.01, 0.045) if bank[i, j] else (0.045, 0.01))
             hue = tuple((colour[i, j] + rng.normal(0, 14, 3)).astype(int))
             ends = (j - across, i - down, j + across, i + down)
-            ImageDraw.Draw(image).line(ends, hue, width=size // 20)
+            draw.line(ends, hue, width=size // 20)
         scene[:] = image
     return scenes
 

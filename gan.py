@@ -3,7 +3,7 @@
     python train.py && python sample.py -n 64           toy paintings, and new ones like them
 
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
-arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], where Tanh, G's last layer, ends."""
+arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], the range of Tanh, G's last layer."""
 import copy
 
 import numpy as np
@@ -26,7 +26,7 @@ def doubling(c_in, c_out, upsample):
 
 def generator(size, channels, width, upsample):
     """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer before a BatchNorm has
-    a bias, which it would subtract again; widths stop at 8 times the first, or 256 px were slow."""
+    a bias, which it would subtract again; more than 8 * width channels would make 256 px slow."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -58,7 +58,7 @@ def discriminator_loss(real, fake):
 def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
     By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope by the logit is
-    -D(G(z)): nothing, while D is sure, just when G has most to learn. So section 3 of that paper
+    -D(G(z)): almost 0 while D is sure, just when G has most to learn. So section 3 of that paper
     has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point."""
     # -log D(G(z)) = softplus(-logit)
     return softplus(-fake).mean()
@@ -81,15 +81,15 @@ def augment(x):
     hole = (where - uniform(-1, 1, 1, 1, 2)).abs().amax(dim=3) < 0.5             # half as wide
     return x.masked_fill(hole.unsqueeze(1), 0)
 
-def noise(n, rng):
-    """z (n, 100) ~ N(0, 1) from a numpy generator: drawing 3 and then 5 is drawing 8.
+def noise(n, seed):
+    """z (n, 100) ~ N(0, 1) of a seed: the first ones are the same whatever n.
     The paper draws z uniformly. Gaussian z, as in most code since, can be walked through, for
     cos(t) a + sin(t) b of two of them is Gaussian again."""
-    return torch.from_numpy(rng.standard_normal((n, Z), dtype=np.float32))
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
     """What both models have: generators, discriminators, and an average of the generators over many
-    steps, which paints: it is steadier than they are, who chase the discriminators around."""
+    steps. It paints, being steadier than they are, which keep chasing the discriminators."""
 
     def __init__(self, generators, discriminators):
         super().__init__()
@@ -114,8 +114,8 @@ class DCGAN(GAN):
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         def judge(fake):
-            # Real and fake in one batch: in batches of their own, as most code has them, BatchNorm
-            # would make their means and contrasts alike, and hide from D half of what tells them.
+            # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract
+            # each one's mean, and so hide from D that they differ (README: distance 127, not 104).
             return D(augment(torch.cat([x, fake]))).float().chunk(2)         # (B, 1, 1, 1) each
 
         # detach(): this loss is for D alone, and its gradient need not go on into G.
@@ -134,17 +134,18 @@ class DCGAN(GAN):
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
         self.settle()
-        return self.paint(noise(64, np.random.default_rng(0))), 8
+        return self.paint(noise(64, seed=0)), 8
 
     def settle(self):
         """Give the average's BatchNorms statistics of their own, before they paint: G's running
-        statistics belong to other weights, and make washed-out blue pictures."""
-        z = noise(256, np.random.default_rng(1)).to(next(self.parameters()).device)
+        statistics belong to other weights, and make washed-out pictures."""
+        z = noise(256, seed=1).to(next(self.parameters()).device)
         update_bn(z.split(64), self.average[0])
 
 class InstanceNorm(nn.Module):
     """(B, C, H, W) -> the same without the mean and contrast of each channel of each picture, and
-    so with less of its style: BatchNorm of one picture, in half the time of nn.InstanceNorm2d."""
+    so with less of its style: BatchNorm of one picture, which in channels_last takes half the time
+    of nn.InstanceNorm2d or less."""
     def forward(self, x):
         return torch.cat([batch_norm(one, None, None, training=True) for one in x.split(1)])
 
@@ -174,7 +175,7 @@ def translator(channels, width, blocks, upsample):
 
 class Pool(nn.Module):
     """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of
-    them, and so does not forget what G has given up, which G could else come back to."""
+    them, and so does not forget faults that G has given up and could come back to."""
 
     def __init__(self, channels, size):
         super().__init__()
@@ -183,14 +184,15 @@ class Pool(nn.Module):
 
     def forward(self, fake):
         """Pictures (B, C, size, size) for D; a new tensor, so that `fake` stays as it is."""
-        number = self.seen + torch.arange(len(fake), device=fake.device)
-        full = number >= len(self.images)
-        slot = torch.where(full, torch.randint_like(number, len(self.images)), number)
-        swap = (full & (torch.rand(len(fake), device=fake.device) < 0.5)).view(-1, 1, 1, 1)
-        old = self.images[slot]
-        self.images[slot] = torch.where(swap | ~full.view(-1, 1, 1, 1), fake.float(), old)
-        self.seen += len(fake)
-        return torch.where(swap, old, fake)
+        shown = fake.clone()
+        for i, new in enumerate(fake):
+            if self.seen < len(self.images):
+                self.images[self.seen] = new
+            elif torch.rand(()) < 0.5:
+                slot = torch.randint(len(self.images), ())
+                shown[i], self.images[slot] = self.images[slot], new
+            self.seen += 1
+        return shown
 
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
@@ -208,7 +210,7 @@ class CycleGAN(GAN):
     def losses(self, x, y):
         """Yield (both D's loss, figures to log); then, when they have learnt, (both G's, figures).
         For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
-        colours, even of day to night. The identity loss holds them: G leaves paintings alone."""
+        colours, even of day to night. The identity loss keeps them: G(y) is to be y."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
@@ -216,7 +218,7 @@ class CycleGAN(GAN):
         sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
         for name, D, pool, real, fake in sides:
             real_logits, fake_logits = D(real).float(), D(pool(fake.detach())).float()
-            # Eq. 1 with squares for logs (section 4), halved so that D learns slower than G; for Y:
+            # Eq. 1 with squares for logs (section 4), halved as in the paper; for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             figures[f'loss_D_{name}'] = ((real_logits - 1).square().mean()
                                          + fake_logits.square().mean()) / 2

@@ -17,14 +17,12 @@ from train import pick_device, restore, to_uint8, within
 
 def paint(model, n, seed):
     """Yield (name, picture) n times: number k of a seed is the same whatever n."""
-    rng = np.random.default_rng(seed)
-    for first in range(0, n, 16):
-        images = to_uint8(model.paint(noise(min(16, n - first), rng)))
-        yield from ((f'{first + i:05d}', image) for i, image in enumerate(images))
+    images = (image for z in noise(n, seed).split(16) for image in to_uint8(model.paint(z)))
+    return ((f'{number:05d}', image) for number, image in enumerate(images))
 
 def walk(model, n, seed):
     """Yield n frames, grids of 16, whose z go round: cos(t) a + sin(t) b, N(0, 1) like a and b."""
-    a, b = noise(32, np.random.default_rng(seed)).chunk(2)
+    a, b = noise(32, seed).chunk(2)
     for t in np.arange(n) * 2 * math.pi / n:
         yield 'frame', grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
 
@@ -33,16 +31,18 @@ def translate(model, path, channels, size, back, beside):
     `beside`, its original before it."""
     for name, picture in pictures(path, channels, size):
         x = torch.tensor(picture, device=next(model.parameters()).device).permute(2, 0, 1)[None]
-        yield from [(name, picture)] * beside
+        if beside:
+            yield name, picture
         yield name, to_uint8(model.paint(x / 127.5 - 1, back))[0]
 
 def main():
     """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('-n', type=within(int, 1, 1e6), default=64, help='pictures; default: 64')
-    add('--photos', type=Path, help='translate these, X to Y')
-    add('--paintings', type=Path, help='translate these, Y to X')
+    add('-n', type=within(int, 1, 1e5), default=64, help='pictures; default: 64')
+    one = parser.add_mutually_exclusive_group().add_argument
+    one('--photos', type=Path, help='translate these, X to Y')
+    one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(int, 0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
     add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '

@@ -4,7 +4,6 @@
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
-import io
 import math
 import signal
 import sys
@@ -57,6 +56,7 @@ def read_options(arguments):
     options.out = options.out or Path('out', options.model)
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.batch = options.batch or (1 if cyclegan else 16)
+    options.channels = options.channels or (3 if cyclegan else None)
     options.size = options.size or (256 if cyclegan else options.load_size)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
     if options.size and (options.size not in sizes or options.size > options.load_size):
@@ -66,7 +66,7 @@ def read_options(arguments):
     return options
 
 def restore(path, arguments=()):
-    """(options, model, checkpoint) of what a run saved; `arguments` come on top of its own. Ends
+    """(options, model, checkpoint) of what a run saved; `arguments` override its own. Ends
     the program if it is no such file, or its weights do not fit the networks of these options."""
     if torch.__version__ < '2.10':                         # torch.load() had holes before
         fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
@@ -98,7 +98,7 @@ def pick_device(name):
     return device, 'bfloat16' if fast else 'float32'
 
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] off pixels (N, H, W, C) uint8, cropped and flipped at random:
+    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8: one random crop, random flips;
     numbers first ... last of an endless run of passes, each in an order of its own."""
     n = len(pixels)
     order = np.concatenate([np.random.default_rng((*seed, number)).permutation(n)
@@ -136,11 +136,10 @@ def save(options, model, optimizers, state):
     """Write last.pt: all that a run needs to go on as if it had never stopped."""
     made = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
             if value is not None and name not in ('device', 'out', 'resume')]
-    buffer = io.BytesIO()            # torch.save() to a full disk would raise no OSError
-    torch.save({**state, 'options': made, 'model': model.state_dict(),
-                'optimizers': [optimizer.state_dict() for optimizer in optimizers]}, buffer)
-    with replacing(options.out / 'last.pt') as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    state |= {'options': made, 'model': model.state_dict(),
+              'optimizers': [optimizer.state_dict() for optimizer in optimizers]}
+    with replacing(options.out / 'last.pt') as temporary, open(temporary, 'wb') as file:
+        torch.save(state, file)      # to a path on a full disk it would raise no OSError
 
 def draw_losses(rows):
     """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8."""
@@ -171,7 +170,8 @@ def end_epoch(options, sets, model, state, epoch):
     if not sys.stderr.isatty():
         print(describe(rows), flush=True)
     if epoch % math.ceil(options.epochs / 20) == 0 or epoch == options.epochs:
-        x = [pixels[:4].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in sets]
+        few = min(4, *map(len, sets))
+        x = [pixels[:few].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in sets]
         images, columns = model.preview(*x)
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
         frames = sorted(options.out.glob('samples/*.png'))
@@ -217,6 +217,7 @@ def main():
     out, state = options.out, {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'optimizers': []}
     if options.resume:
         options, model, state = restore(out / 'last.pt', sys.argv[1:])
+        options.out = out
     elif (out / 'last.pt').exists():
         fail(f'{out}: holds a run; go on with --resume, or give another --out')
     device, fastest = pick_device(options.device)
@@ -236,6 +237,8 @@ def main():
                   for nets in (model.discriminators, model.generators)]
     for optimizer, saved in zip(optimizers, state['optimizers']):
         optimizer.load_state_dict(saved)
+    if state.setdefault('steps', math.ceil(n / options.batch)) != math.ceil(n / options.batch):
+        fail(f'{out}: was begun with {state["steps"]} steps an epoch, by other pictures or --batch')
     save(options, model, optimizers, state)                # or fail, before any work is done
     for name in ('generators', 'discriminators'):
         weights = sum(p.numel() for p in model.get_submodule(name).parameters())
