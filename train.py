@@ -98,7 +98,7 @@ def pick_device(name):
     return device, 'bfloat16' if fast else 'float32'
 
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8: one random crop, random flips;
+    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8: a random crop, random flips;
     numbers first ... last of an endless run of passes, each in an order of its own."""
     n = len(pixels)
     order = np.concatenate([np.random.default_rng((*seed, number)).permutation(n)
