@@ -4,6 +4,7 @@
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
+import io
 import math
 import signal
 import sys
@@ -138,8 +139,10 @@ def save(options, model, optimizers, state):
             if value is not None and name not in ('device', 'out', 'resume')]
     state |= {'options': made, 'model': model.state_dict(),
               'optimizers': [optimizer.state_dict() for optimizer in optimizers]}
-    with replacing(options.out / 'last.pt') as temporary, open(temporary, 'wb') as file:
-        torch.save(state, file)      # to a path on a full disk it would raise no OSError
+    buffer = io.BytesIO()            # torch.save() to a full disk would raise no OSError
+    torch.save(state, buffer)
+    with replacing(options.out / 'last.pt') as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 def draw_losses(rows):
     """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8."""
