@@ -39,15 +39,16 @@ def discriminator(channels, width, strides, norm, padding):
     """D of both models: pictures (B, channels, H, W) -> logits (B, 1, h, w), above 0 for 'real'.
     The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid(logit), which is
     -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite."""
-    layers, c_in = [], channels                       # DCGAN, 64 px        CycleGAN, 256 px
-    for i, stride in enumerate(strides):              # (B,  64, 32, 32)    (B,  64, 128, 128)
-        c_out = width * min(2 ** i, 8)                # (B, 128, 16, 16)    (B, 128, 64, 64)
+    # Shapes after each convolution, without B, for width 64:
+    # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
+    # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
+    layers, c_in = [], channels
+    for i, stride in enumerate(strides):
+        c_out = width * min(2 ** i, 8)
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
-                   norm(c_out) if i else nn.Identity(),     # (B, 256, 8, 8)    (B, 256, 32, 32)
-                   nn.LeakyReLU(0.2, inplace=True)]         # (B, 512, 4, 4)    (B, 512, 31, 31)
+                   norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
         c_in = c_out
-    return nn.Sequential(*layers,                     # (B,   1, 1, 1)      (B,   1, 30, 30)
-                         nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False))
+    return nn.Sequential(*layers, nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False))
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
@@ -102,7 +103,8 @@ class GAN(nn.Module):
 
 class DCGAN(GAN):
     """G paints from noise z, D judges. A batch is [x], pictures (B, C, S, S)."""
-    SIZES, BETAS = (32, 64, 128, 256), (0.0, 0.99)     # of pictures; of Adam
+    SIZES = (32, 64, 128, 256)     # pixels
+    BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
@@ -197,7 +199,8 @@ class Pool(nn.Module):
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other."""
-    SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)     # of pictures; of Adam, as its code
+    SIZES = range(32, 4097, 4)     # pixels
+    BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
 
     def __init__(self, size, channels, width, blocks, upsample, **_):

@@ -19,14 +19,15 @@ from data import fail, load, progress, replacing, write
 from gan import DECAY, DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
-STEPS, SAVE_EVERY = 1500, 50          # of a run without --epochs, about; seconds
+STEPS = 1500                          # about, of a run without --epochs
+SAVE_EVERY = 50                       # seconds
 
 def within(kind, low, high=1e9):
     """A type for argparse: numbers of the kind, int or float, from low to high."""
     def number(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
-        return kind(text)
+        if low <= kind(text) <= high:
+            return kind(text)
+        raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
     return number
 
 def read_options(arguments):
@@ -61,7 +62,7 @@ def read_options(arguments):
     options.size = options.size or (256 if cyclegan else options.load_size)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: must be at most --load-size, and in {sizes}')
+        parser.error(f'--size {options.size}: at most --load-size, and of {[*sizes][:4]} ...')
     if options.photos and not cyclegan:
         parser.error('--photos: is for --model cyclegan')
     return options
