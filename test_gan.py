@@ -246,12 +246,13 @@ class Training(unittest.TestCase):
 
     def test_pool_gives_back_earlier_fakes_and_leaves_the_new_ones_alone(self):
         pool, olds = gan.Pool(1, 1), 0
-        for number in range(300):
-            fake = torch.full((1, 1, 1, 1), float(number))
-            shown = pool(fake).item()
-            self.assertTrue(fake.item() == number and shown <= number)
-            olds += shown != number
-            self.assertFalse(olds and number < 50)
+        for first in range(1, 300, 3):                              # 3 do not divide 50
+            fake = torch.arange(first, first + 3.0).view(3, 1, 1, 1)
+            shown = pool(fake).flatten()
+            self.assertEqual(fake.flatten().tolist(), [first, first + 1, first + 2])
+            self.assertTrue((shown > 0).all() and (shown <= fake.flatten()).all())
+            olds += (shown != fake.flatten()).sum().item()
+            self.assertFalse(olds and first < 48)
         self.assertTrue(80 < olds < 170, olds)
         self.assertEqual(len(pool.state_dict()['images'].unique()), 50)
 
@@ -362,6 +363,7 @@ class Program(Folder):
         self.succeed(train.main, '--resume', '--epochs', 3)
         self.assertEqual(len(Path('out/dcgan/log.csv').read_text().splitlines()), 4)
         self.assertIn('--width=4', self.mistake(train.main, '--resume', '--width', 8))
+        self.assertIn('3 steps', self.mistake(train.main, '--resume', '--batch', 2))
         for out in ('a.png', 'b.gif', 'c.zip', 'd'):
             self.succeed(sample.main, '-n', 20, '--out', out)
         self.assertEqual(Image.open('a.png').size, (5 * 34 - 2, 4 * 34 - 2))
@@ -437,6 +439,7 @@ class Program(Folder):
                                  (train.main, '--model', 'cyclegan', '--size', 34),
                                  (sample.main, '--ckpt', 'none.pt'),
                                  (sample.main, '--ckpt', 'bad.pt'), (sample.main, '--out', 'x.jpg'),
+                                 (sample.main, '--photos', 'set', '--paintings', 'set'),
                                  (sample.main, '-n', 0), (data.main, 'none')):
             self.mistake(main, *arguments)
         self.assertFalse(Path('out').exists())
