@@ -35,7 +35,7 @@ def generator(size, channels, width, upsample):
                    doubling(c_in, c_out, upsample)]                             # (B, 3, 64, 64)
     return nn.Sequential(*layers, nn.Tanh())
 
-def discriminator(channels, width, strides, norm, padding):
+def discriminator(channels, width, strides, norm, padding, dropout):
     """D of both models: pictures (B, channels, H, W) -> logits (B, 1, h, w), above 0 for 'real'.
     The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid(logit), which is
     -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite."""
@@ -48,7 +48,9 @@ def discriminator(channels, width, strides, norm, padding):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
                    norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
         c_in = c_out
-    return nn.Sequential(*layers, nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False))
+    layers += [nn.Dropout(dropout),
+               nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False)]
+    return nn.Sequential(*layers)
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
@@ -109,7 +111,8 @@ class DCGAN(GAN):
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
         super().__init__([generator(size, channels, width, upsample)],
-                         [discriminator(channels, width, strides, nn.BatchNorm2d, padding=0)])
+                         [discriminator(channels, width, strides, nn.BatchNorm2d, padding=0,
+                                        dropout=0.4)])       # or D would rest on few features
 
     def losses(self, x):
         """Yield (D's loss, figures to log); then, when D has learnt, (G's loss, figures)."""
@@ -207,7 +210,7 @@ class CycleGAN(GAN):
         # Each logit of this D sees 70x70 pixels: it judges strokes and colours, not what is shown.
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
-                                        padding=1) for _ in 'XY'])
+                                        padding=1, dropout=0) for _ in 'XY'])
         self.pools = nn.ModuleList([Pool(channels, size) for _ in 'XY'])
 
     def losses(self, x, y):

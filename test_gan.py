@@ -149,7 +149,7 @@ class Networks(unittest.TestCase):
         self.assertEqual([type(a) for a in G],
                          [nn.Unflatten, *[up, norm, nn.ReLU] * 4, up, nn.Tanh])
         self.assertEqual([type(a) for a in D], [down, nn.Identity, nn.LeakyReLU,
-                                                *[down, norm, nn.LeakyReLU] * 3, down])
+                                                *[down, norm, nn.LeakyReLU] * 3, nn.Dropout, down])
         layers = [a for a in G + D if isinstance(a, (up, down))]
         self.assertEqual({a.stride for a in layers[1:-1]}, {(2, 2)})
         self.assertEqual({a.negative_slope for a in D if isinstance(a, nn.LeakyReLU)}, {0.2})
