@@ -70,7 +70,7 @@ def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.
     D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
     Were only the real ones changed, G would learn to paint the changes. The paper also changes
-    colours; here that left the pictures farther from Monet's (README: distance 94, without it 82)."""
+    colours; here that left the pictures farther off (README: distance 94, without it 82)."""
     def uniform(reach, *shape):
         return torch.empty(len(x), *shape, device=x.device).uniform_(-reach, reach)
 
