@@ -178,9 +178,10 @@ def end_epoch(options, sets, model, state, epoch):
         x = [pixels[:few].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in sets]
         images, columns = model.preview(*x)
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
+        write([('', draw_losses(rows))], options.out / 'loss.png')
+    if epoch == options.epochs:
         frames = sorted(options.out.glob('samples/*.png'))
         write([('', np.asarray(Image.open(f))) for f in frames], options.out / 'progress.gif')
-        write([('', draw_losses(rows))], options.out / 'loss.png')
 
 def train(options, sets, model, optimizers, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
