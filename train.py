@@ -19,7 +19,7 @@ from data import fail, load, progress, replacing, write
 from gan import DECAY, DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
-STEPS = 1500                          # about, of a run without --epochs
+STEPS = 900                           # about, of a run without --epochs
 SAVE_EVERY = 50                       # seconds
 
 def within(kind, low, high=1e9):
