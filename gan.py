@@ -5,6 +5,7 @@
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
 arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], the range of Tanh, G's last layer."""
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -71,15 +72,13 @@ def augment(x):
     D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
     Were only the real ones changed, G would learn to paint the changes. The paper also changes
     colours; here that left the pictures farther off (README: distance 94, without it 82)."""
-    def uniform(reach, *shape):
-        return torch.empty(len(x), *shape, device=x.device).uniform_(-reach, reach)
-
     size = x.shape[-1]
+    shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
     pixel = (torch.arange(size, device=x.device) + 0.5) * 2 / size - 1     # centres, from -1 to 1
     where = torch.stack(torch.meshgrid(pixel, pixel, indexing='xy'), dim=2)      # (S, S, 2): x, y
-    where = where + uniform(size / 8, 1, 1, 2).round() * 2 / size                # (B, S, S, 2)
+    where = where + (shift * size / 8).round() * 2 / size                        # (B, S, S, 2)
     x = grid_sample(x, where, mode='nearest', align_corners=False)
-    hole = (where - uniform(1, 1, 1, 2)).abs().amax(dim=3) < 0.5                 # half as wide
+    hole = (where - centre).abs().amax(dim=3) < 0.5                 # half as wide
     return x.masked_fill(hole.unsqueeze(1), 0)
 
 def noise(n, seed):
@@ -116,18 +115,14 @@ class DCGAN(GAN):
         """Yield (D's loss, figures to log); then, when D has learnt, (G's loss, figures)."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
-        def judge(fake):
-            # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract
-            # each one's mean, and so hide from D that they differ (see README: the distance of the
-            # pictures to Monet's was 127 with two, 104 with one).
-            return D(augment(torch.cat([x, fake]))).float().chunk(2)         # (B, 1, 1, 1) each
-
-        # detach(): this loss is for D alone, and its gradient need not go on into G.
-        real_logits, fake_logits = judge(fake.detach())
+        # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract each
+        # one's mean, and so hide from D that they differ (README: distance 127 with two, 104 with
+        # one). detach(): this loss is for D alone, and its gradient need not go on into G.
+        real_logits, fake_logits = D(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
                      'D_fake': fake_logits.sigmoid().mean()}
-        loss = generator_loss(judge(fake)[1])
+        loss = generator_loss(D(augment(torch.cat([x, fake]))).float()[len(x):])     # (B, 1, 1, 1)
         yield loss, {'loss_G': loss}
 
     @torch.no_grad()
@@ -161,21 +156,17 @@ class Residual(nn.Sequential):
 def translator(channels, width, blocks, upsample):
     """CycleGAN's G and F: (B, channels, H, W) -> the same, for any H and W that are multiples of 4.
     The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
-    def convolution(c_in, c_out, k, stride=1):      # reflection: zeros would show as a frame
-        return nn.Conv2d(c_in, c_out, k, stride, padding=k // 2, padding_mode='reflect')
-
-    def layer(before):
-        return [before, InstanceNorm(), nn.ReLU(inplace=True)]
-
-    return nn.Sequential(                                                      # width 64:
-        *layer(convolution(channels, width, 7)),                               # (B, 64, H, W)
-        *layer(convolution(width, 2 * width, 3, stride=2)),                    # (B, 128, H/2, W/2)
-        *layer(convolution(2 * width, 4 * width, 3, stride=2)),                # (B, 256, H/4, W/4)
-        *[Residual(*layer(convolution(4 * width, 4 * width, 3)),
-                   *layer(convolution(4 * width, 4 * width, 3))[:2]) for _ in range(blocks)],
-        *layer(doubling(4 * width, 2 * width, upsample)),                      # (B, 128, H/2, W/2)
-        *layer(doubling(2 * width, width, upsample)),                          # (B, 64, H, W)
-        convolution(width, channels, 7), nn.Tanh())                            # (B, 3, H, W)
+    convolution = partial(nn.Conv2d, padding_mode='reflect')    # zeros would show as a frame
+    norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
+    return nn.Sequential(                                                      # for width 64:
+        convolution(channels, width, 7, padding=3), norm, relu,                # (B, 64, H, W)
+        convolution(width, 2 * width, 3, stride=2, padding=1), norm, relu,     # (B, 128, H/2, W/2)
+        convolution(2 * width, 4 * width, 3, stride=2, padding=1), norm, relu, # (B, 256, H/4, W/4)
+        *[Residual(convolution(4 * width, 4 * width, 3, padding=1), norm, relu,
+                   convolution(4 * width, 4 * width, 3, padding=1), norm) for _ in range(blocks)],
+        doubling(4 * width, 2 * width, upsample), norm, relu,                  # (B, 128, H/2, W/2)
+        doubling(2 * width, width, upsample), norm, relu,                      # (B, 64, H, W)
+        convolution(width, channels, 7, padding=3), nn.Tanh())                 # (B, 3, H, W)
 
 class Pool(nn.Module):
     """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of

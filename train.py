@@ -112,7 +112,7 @@ def draw_batch(pixels, first, last, size, seed):
 
 def to_uint8(x):
     """Tensor (B, C, H, W) in [-1, 1] -> array (B, H, W, C) uint8."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 def step(model, optimizers, batch, autocast):
     """One update of D, then one of G, for `batch`, a list of tensors (B, C, H, W) in [-1, 1].
@@ -208,7 +208,8 @@ def train(options, sets, model, optimizers, autocast, state):
             fail(f'{options.out}: a loss is not finite at step {now + 1}, or up to {SAVE_EVERY} s '
                  'before; last.pt is from before; try a smaller --lr, or another --seed')
         if (now + 1) % steps == 0:
-            end_epoch(options, sets, model, state, (now + 1) // steps)
+            with autocast:
+                end_epoch(options, sets, model, state, (now + 1) // steps)
         if due:
             save(options, model, optimizers, state)
             saved = time.monotonic()
