@@ -3,6 +3,7 @@
     python data.py monet_jpg photo_jpg          tells what is there; a sheet of it: out/data.png
 
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
+import argparse
 import gzip
 import io
 import os
@@ -22,10 +23,8 @@ from PIL import Image, ImageDraw, ImageOps
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 RECORDS = ('.tfrec', '.tfrecord', '.tfrecords')
 
-def fail(message):
-    """End with one line that names what was found where and what to try next, and exit code 2."""
-    print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
-    sys.exit(2)
+# fail(message): one line that names what was found where, and what to try next; exit code 2.
+fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error
 
 @contextmanager
 def replacing(path):
@@ -46,9 +45,9 @@ def progress(items, describe):
     start = shown = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
-        now = time.monotonic()
-        if sys.stderr.isatty() and now > shown + 1:
-            left, shown = (now - start) / count * (len(items) - count) / 60, now
+        if sys.stderr.isatty() and time.monotonic() > shown + 1:
+            shown = time.monotonic()
+            left = (shown - start) / count * (len(items) - count) / 60
             line = f'{count} of {len(items)}, {left:.1f} min left, {describe()}'
             print(f'{line:79.79}', end='\r', file=sys.stderr, flush=True)
 
@@ -62,8 +61,7 @@ def read(file):
         if ending in PICTURES:
             yield file
             return
-        with (gzip.open if ending == '.gz' else open)(file, 'rb') as stream:
-            content = stream.read()
+        content = file.read_bytes() if ending != '.gz' else gzip.decompress(file.read_bytes())
         while ending in RECORDS and at < len(content):
             end = at + 16 + int.from_bytes(content[at:at + 8], 'little')
             yield content[at + 12:end - 4] if end <= len(content) else b''
@@ -95,8 +93,8 @@ def decode(source, channels=None, size=None):
         mode = 'L' if channels == 1 or gray and not channels else 'RGB'
         size = (32 if gray else 64) if size is None else size
         if isinstance(source, bytes):
-            # tf.train.Example { 1: Features { 1: map } }, where an entry of the map is
-            # { 1: key, 2: Feature { 1: BytesList { 1: value } } }
+            # tf.train.Example { 1: Features { 1: entries { 1: key, 2: Feature { 1: BytesList {
+            # 1: value } } } } }; dict() keeps the last content of each number
             entries = (dict(fields(entry)) for _, entry in fields(dict(fields(source))[1]))
             feature = next(e[2] for e in entries if e[1] in (b'image', b'image/encoded'))
             source = io.BytesIO(dict(fields(dict(fields(feature))[1]))[1])
@@ -107,10 +105,8 @@ def decode(source, channels=None, size=None):
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'),
-                                          image.convert('RGBA'))
-        image = image.convert(mode)
+        white = Image.new('RGBA', image.size, 'white')
+        image = Image.alpha_composite(white, image.convert('RGBA')).convert(mode)
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
         return np.asarray(image).reshape(image.height, image.width, len(mode)), form
@@ -122,31 +118,29 @@ def pictures(path, channels=None, size=None):
     tell what there was. Of a folder: all below it, hidden files aside, that are pictures, or if
     there are none TFRecords, or else IDX files. Ends the program if none can be read."""
     if not path.exists():
-        fail(f'{path}: no such file or folder; give one with pictures (for the Monets see '
-             'https://www.kaggle.com/competitions/gan-getting-started/data)')
-    files = [path] if path.is_file() else sorted(
-        Path(folder, name) for folder, _, names in os.walk(path) for name in names
-        if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):])
-    kinds = ([file for file in files if file.name.lower().endswith(endings)]
-             for endings in (PICTURES, RECORDS, ''))
-    chosen, forms, folders, broken = next(filter(None, kinds), []), Counter(), Counter(), []
+        fail(f'{path}: not there; the Monets are at www.kaggle.com/c/gan-getting-started/data')
+    root = path if path.is_dir() else path.parent
+    files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
+                   if f'{os.sep}.' not in os.path.join(folder, name)[len(str(root)):]) or [path]
+    chosen = next(filter(None, ([file for file in files if file.suffix.lower() in endings]
+                                for endings in (PICTURES, RECORDS))), files)
+    forms, folders, broken = set(), Counter(), []
     sources = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
                for i, source in enumerate(read(file)))
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(sources, 16)):       # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
             for (file, i, source), result in zip(portion, decoded):
-                name = os.path.relpath(file, path if path.is_dir() else path.parent)
+                name = os.path.relpath(file, root)
                 if result:
-                    forms[result[1]] += 1
+                    forms.add(result[1])
                     folders[os.path.dirname(name)] += 1
                     yield name if source is file else f'{name}/{i:05d}', result[0]
                 else:
                     broken.append(name)
     if not forms:
-        fail(f'{path}: none of its {len(files)} files is a picture that can be read; give a folder '
-             'of pictures, TFRecords or IDX files')
-    print(f'{path}: {forms.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, '
+        fail(f'{path}: no picture to read; give a folder of pictures, TFRecords or IDX files')
+    print(f'{path}: {folders.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, '
           f'{sorted({mode for *_, mode in forms})}; passed over: {len(files) - len(chosen)} other '
           f'files, {len(broken)} broken {broken[:5]}')
     for folder, count in folders.items() if len(folders) > 1 else ():
