@@ -29,7 +29,7 @@ fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error
 @contextmanager
 def replacing(path):
     """Yield a path to write to; it takes the place of `path` only once it is written whole."""
-    temporary = path.with_name(f'.{path.name}.part')
+    temporary = path.with_name(f'.part-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -105,11 +105,12 @@ def decode(source, channels=None, size=None):
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        image = image.convert('RGBA')
+        if image.has_transparency_data:
+            white = Image.new('RGBA', image.size, 'white')
+            image = Image.alpha_composite(white, image.convert('RGBA'))
+        image = image.convert(mode)
         if size:
             image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-        white = Image.new('RGBA', image.size, 'white')
-        image = Image.alpha_composite(white, image).convert(mode)
         return np.asarray(image).reshape(image.height, image.width, len(mode)), form
     except Exception:                                 # decoders raise all sorts of things
         return None
