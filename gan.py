@@ -14,7 +14,6 @@ from torch.nn.functional import batch_norm, grid_sample, l1_loss, pad, softplus
 from torch.optim.swa_utils import update_bn
 
 Z = 100                      # numbers in z, as in the DCGAN paper
-DECAY = 0.995                # of the averaged weights, which look back over about 200 steps
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
@@ -104,6 +103,7 @@ class DCGAN(GAN):
     """G paints from noise z, D judges. A batch is [x], pictures (B, C, S, S)."""
     SIZES = (32, 64, 128, 256)     # pixels
     BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
+    DECAY = 0.995                  # of the average, which looks back over about 200 steps
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
@@ -194,7 +194,9 @@ class CycleGAN(GAN):
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other."""
     SIZES = range(32, 4097, 4)     # pixels
     BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
+    DECAY = 0.998                  # of the average: 500 steps, as a step sees one picture of each
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
+    NOISE = 0.1                    # standard deviation, where black to white is 2
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
         # Each logit of this D sees 70x70 pixels: it judges strokes and colours, not what is shown.
@@ -219,12 +221,15 @@ class CycleGAN(GAN):
             figures[f'loss_D_{name}'] = ((real_logits - 1).square().mean()
                                          + fake_logits.square().mean()) / 2
         yield sum(figures.values()), figures
+        # G could hide in a fine hatching what F needs to bring x back (Chu et al. 2017, arXiv
+        # 1712.02950). F gets fake_y with noise, in which that would be lost; so does G fake_x.
+        noisy_y, noisy_x = (fake + self.NOISE * torch.randn_like(fake) for fake in (fake_y, fake_x))
         figures = {
             # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
             'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
             'loss_F': (D_X(fake_x).float() - 1).square().mean(),
             # Eq. 2: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]
-            'loss_cycle': l1_loss(F(fake_y).float(), x) + l1_loss(G(fake_x).float(), y),
+            'loss_cycle': l1_loss(F(noisy_y).float(), x) + l1_loss(G(noisy_x).float(), y),
             # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
             'loss_identity': l1_loss(same_y.float(), y) + l1_loss(same_x.float(), x)}
         weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from data import fail, load, progress, replacing, write
-from gan import DECAY, DCGAN, CycleGAN
+from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 900                           # about, of a run without --epochs
@@ -127,7 +127,7 @@ def step(model, optimizers, batch, autocast):
         optimizer.step()
         figures |= {name: value.detach() for name, value in terms.items()}
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
-        average.lerp_(current.detach(), 1 - DECAY)      # average = DECAY average + (1 - DECAY) G
+        average.lerp_(current.detach(), 1 - model.DECAY)     # DECAY average + (1 - DECAY) current
     return figures
 
 def describe(rows):
