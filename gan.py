@@ -17,27 +17,27 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers', 'transposed', has different weights for neighbouring pixels, which shows as a
-    grid. So the default departs from them: 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
+    Both papers' way, 'transposed' (kernels there of 5 and 3), has other weights for each neighbour,
+    and prints a grid. So the default is 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer before a BatchNorm has
-    a bias, which it would subtract again; more than 8 * width channels would make 256 px slow."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer has a bias: a BatchNorm
+    would subtract it. More than 8 * width channels (the paper: 16) would make 256 px slow."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
-    for c_in, c_out in zip(widths, [*widths[1:], channels]):  # (B, 256, 8, 8), (B, 128, 16, 16),
-        layers += [nn.BatchNorm2d(c_in), nn.ReLU(inplace=True),                 # (B, 64, 32, 32),
-                   doubling(c_in, c_out, upsample)]                             # (B, 3, 64, 64)
+    # and in turn (B, 256, 8, 8), (B, 128, 16, 16), (B, 64, 32, 32), (B, 3, 64, 64)
+    for c_in, c_out in zip(widths, [*widths[1:], channels]):
+        layers += [nn.BatchNorm2d(c_in), nn.ReLU(inplace=True), doubling(c_in, c_out, upsample)]
     return nn.Sequential(*layers, nn.Tanh())
 
 def discriminator(channels, width, strides, norm, padding, dropout):
-    """D of both models: pictures (B, channels, H, W) -> logits (B, 1, h, w), above 0 for 'real'.
-    The DCGAN paper ends in a sigmoid. The losses want its log, and log sigmoid(logit), which is
+    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. Logits:
+    DCGAN's paper ends in a sigmoid, but the losses want its log, and log sigmoid(logit), which is
     -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite."""
     # Shapes after each convolution, without B, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
@@ -60,7 +60,7 @@ def discriminator_loss(real, fake):
 
 def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
-    By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope by the logit is
+    By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
     -D(G(z)): almost 0 while D is sure, just when G has most to learn. So section 3 of that paper
     has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point."""
     # -log D(G(z)) = softplus(-logit)
@@ -69,8 +69,8 @@ def generator_loss(fake):
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.
     D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
-    Were only the real ones changed, G would learn to paint the changes. The paper also changes
-    colours; here that left the pictures farther off (README: distance 94, without it 82)."""
+    Were only the real ones changed, G would learn to paint the changes; G's gradient comes back
+    through it. The paper changes colours too; here that was worse (README: distance 94, not 82)."""
     size = x.shape[-1]
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
     pixel = (torch.arange(size, device=x.device) + 0.5) * 2 / size - 1     # centres, from -1 to 1
@@ -78,17 +78,17 @@ def augment(x):
     where = where + (shift * size / 8).round() * 2 / size                        # (B, S, S, 2)
     x = grid_sample(x, where, mode='nearest', align_corners=False)
     hole = (where - centre).abs().amax(dim=3) < 0.5                 # half as wide
-    return x.masked_fill(hole.unsqueeze(1), 0)
+    return x.masked_fill(hole.unsqueeze(1), 0)                      # 0 is gray
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones are the same whatever n.
-    The paper draws z uniformly. Gaussian z, as in most code since, can be walked through, for
-    cos(t) a + sin(t) b of two of them is Gaussian again."""
+    The paper draws z uniformly. Gaussian z, as in most code since, stays so on a walk: if a and b
+    are, so is cos(t) a + sin(t) b."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
     """What both models have: generators, discriminators, and an average of the generators over many
-    steps. It paints, being steadier than they are, which keep chasing the discriminators."""
+    steps. The average paints: it is steadier than they, who keep chasing the discriminators."""
 
     def __init__(self, generators, discriminators):
         super().__init__()
@@ -100,7 +100,8 @@ class GAN(nn.Module):
         self.average = copy.deepcopy(self.generators).requires_grad_(False).eval()
 
 class DCGAN(GAN):
-    """G paints from noise z, D judges. A batch is [x], pictures (B, C, S, S)."""
+    """G paints from z, 100 random numbers that come to mean what G makes of them; D judges.
+    A batch is [x], pictures (B, C, S, S)."""
     SIZES = (32, 64, 128, 256)     # pixels
     BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
     DECAY = 0.995                  # of the average, which looks back over about 200 steps
@@ -112,12 +113,14 @@ class DCGAN(GAN):
                                         dropout=0.4)])       # or D would rest on few features
 
     def losses(self, x):
-        """Yield (D's loss, figures to log); then, when D has learnt, (G's loss, figures)."""
+        """Yield (D's loss, values to log); then, when D has learnt, (G's loss, values).
+        If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
+        loss_G = log 2 = 0.69. D_fake near 0, loss_G above 5 for long: D wins, G hardly learns."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract each
-        # one's mean, and so hide from D that they differ (README: distance 127 with two, 104 with
-        # one). detach(): this loss is for D alone, and its gradient need not go on into G.
+        # one's mean, and so hide from D that the means differ (README: distance 127 with two, 104
+        # with one). detach(): this loss is for D alone; its gradient need not go on into G.
         real_logits, fake_logits = D(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
@@ -154,9 +157,9 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 def translator(channels, width, blocks, upsample):
-    """CycleGAN's G and F: (B, channels, H, W) -> the same, for any H and W that are multiples of 4.
+    """CycleGAN's G and F: (B, channels, H, W) -> the same, for multiples of 4 from 8 on.
     The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
-    convolution = partial(nn.Conv2d, padding_mode='reflect')    # zeros would show as a frame
+    convolution = partial(nn.Conv2d, padding_mode='reflect')    # zeros at the edge would show
     norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
     return nn.Sequential(                                                      # for width 64:
         convolution(channels, width, 7, padding=3), norm, relu,                # (B, 64, H, W)
@@ -199,16 +202,17 @@ class CycleGAN(GAN):
     NOISE = 0.1                    # standard deviation, where black to white is 2
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
-        # Each logit of this D sees 70x70 pixels: it judges strokes and colours, not what is shown.
+        # Each output of D sees 70x70 pixels (of 256): it judges strokes and colours, not the scene.
+        # Fewer left artefacts, and all were no better (Isola et al. 2017, arXiv 1611.07004).
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.pools = nn.ModuleList([Pool(channels, size) for _ in 'XY'])
 
     def losses(self, x, y):
-        """Yield (both D's loss, figures to log); then, when they have learnt, (both G's, figures).
-        For F(G(x)) to come back as x, G(x) must keep what x shows. But F could undo any change of
-        colours, even of day to night. The identity loss keeps them: G(y) is to be y."""
+        """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
+        F can bring x back only if G(x) keeps what x shows. But colours can be changed and changed
+        back, even day to night. So G(y) is to be y: then G leaves alone what a Monet could have."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
@@ -216,19 +220,19 @@ class CycleGAN(GAN):
         sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
         for name, D, pool, real, fake in sides:
             real_logits, fake_logits = D(real).float(), D(pool(fake.detach())).float()
-            # Eq. 1 with squares for logs (section 4), halved as in the paper; for Y:
+            # The paper's Eq. 1 with squares for logs (section 4), halved as there; for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             figures[f'loss_D_{name}'] = ((real_logits - 1).square().mean()
                                          + fake_logits.square().mean()) / 2
         yield sum(figures.values()), figures
-        # G could hide in a fine hatching what F needs to bring x back (Chu et al. 2017, arXiv
-        # 1712.02950). F gets fake_y with noise, in which that would be lost; so does G fake_x.
+        # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
+        # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).
         noisy_y, noisy_x = (fake + self.NOISE * torch.randn_like(fake) for fake in (fake_y, fake_x))
         figures = {
             # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
             'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
             'loss_F': (D_X(fake_x).float() - 1).square().mean(),
-            # Eq. 2: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]
+            # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]
             'loss_cycle': l1_loss(F(noisy_y).float(), x) + l1_loss(G(noisy_x).float(), y),
             # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
             'loss_identity': l1_loss(same_y.float(), y) + l1_loss(same_x.float(), x)}
