@@ -216,19 +216,19 @@ class CycleGAN(GAN):
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
-        figures = {}
+        values = {}
         sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
         for name, D, pool, real, fake in sides:
-            real_logits, fake_logits = D(real).float(), D(pool(fake.detach())).float()
+            for_real, for_fake = D(real).float(), D(pool(fake.detach())).float()
             # The paper's Eq. 1 with squares for logs (section 4), halved as there; for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
-            figures[f'loss_D_{name}'] = ((real_logits - 1).square().mean()
-                                         + fake_logits.square().mean()) / 2
-        yield sum(figures.values()), figures
+            loss = ((for_real - 1).square().mean() + for_fake.square().mean()) / 2
+            values[f'loss_D_{name}'] = loss
+        yield sum(values.values()), values
         # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
         # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).
         noisy_y, noisy_x = (fake + self.NOISE * torch.randn_like(fake) for fake in (fake_y, fake_x))
-        figures = {
+        values = {
             # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
             'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
             'loss_F': (D_X(fake_x).float() - 1).square().mean(),
@@ -237,7 +237,7 @@ class CycleGAN(GAN):
             # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
             'loss_identity': l1_loss(same_y.float(), y) + l1_loss(same_x.float(), x)}
         weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss
-        yield sum(w * loss for w, loss in zip(weights, figures.values())), figures
+        yield sum(w * loss for w, loss in zip(weights, values.values())), values
 
     @torch.no_grad()
     def paint(self, image, back=False):

@@ -8,12 +8,11 @@ import math
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data import fail, grid, pictures, write
 from gan import noise
-from train import pick_device, restore, to_uint8, within
+from train import restore, to_uint8, within
 
 def paint(model, n, seed):
     """Yield (name, picture) n times: number k of a seed is the same whatever n."""
@@ -23,17 +22,16 @@ def paint(model, n, seed):
 def walk(model, n, seed):
     """Yield n frames, grids of 16, whose z go round: cos(t) a + sin(t) b, N(0, 1) like a and b."""
     a, b = noise(32, seed).chunk(2)
-    for t in np.arange(n) * 2 * math.pi / n:
-        yield 'frame', grid(to_uint8(model.paint(math.cos(t) * a + math.sin(t) * b)), columns=4)
+    for t in torch.arange(n, dtype=torch.float64) * 2 * math.pi / n:
+        yield 'frame', grid(to_uint8(model.paint(t.cos() * a + t.sin() * b)), columns=4)
 
 def translate(model, path, channels, size, back, beside):
     """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated; with
-    `beside`, its original before it."""
+    `beside`, to the right of its original."""
     for name, picture in pictures(path, channels, size):
         x = torch.tensor(picture, device=next(model.parameters()).device).permute(2, 0, 1)[None]
-        if beside:
-            yield name, picture
-        yield name, to_uint8(model.paint(x / 127.5 - 1, back))[0]
+        image = to_uint8(model.paint(x / 127.5 - 1, back))[0]
+        yield name, grid([picture, image], columns=2) if beside else image
 
 def main():
     """Read the options, make the pictures, write them."""
@@ -47,25 +45,24 @@ def main():
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
     add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '
         'default: samples.png beside the checkpoint')
-    add('--device', help='default: cuda, mps or cpu, the first that is there')
+    add('--device', default='', help='default: cuda, mps or cpu, the first that is there')
     args = parser.parse_args()
     source = args.photos or args.paintings
     path = args.ckpt or Path('out', 'cyclegan' if source else 'dcgan', 'last.pt')
-    options, model, _ = restore(path)
+    options, model, _ = restore(path, [f'--device={args.device}'])
     if (options.model == 'cyclegan') != bool(source):
         fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
-    model.to(pick_device(args.device)[0])
-    out, n, columns = args.out or path.with_name('samples.png'), args.n, math.ceil(args.n ** 0.5)
+    model.to(options.device)
+    out = args.out or path.with_name('samples.png')
     ending = out.suffix.lower()
     if source:
         size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(ending, 0)
         named = translate(model, source, options.channels, size, not args.photos, ending == '.png')
-        if ending == '.png':
-            named, columns = islice(named, 2 * n), 2 * math.ceil(columns / 2)
+        named = islice(named, args.n if ending == '.png' else None)
     else:
         model.settle()
-        named = (walk if ending == '.gif' else paint)(model, n, args.seed)
-    write(named, out, columns)
+        named = (walk if ending == '.gif' else paint)(model, args.n, args.seed)
+    write(named, out, columns=math.ceil(args.n ** 0.5 / (2 if source else 1)))
     print(out)
 
 if __name__ == '__main__':

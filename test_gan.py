@@ -183,10 +183,10 @@ class Training(unittest.TestCase):
             self.assertTrue(torch.equal(G, weights(model.generators)))
             D = weights(model.discriminators)
             opt_D.step = lambda: None
-            train.step(model, [opt_D, opt_G], batch, contextlib.nullcontext())
+            train.step(model, [opt_D, opt_G], batch, contextlib.nullcontext(), decay=0.9)
             self.assertTrue(torch.equal(D, weights(model.discriminators)))
             self.assertFalse(torch.equal(G, weights(model.generators)))
-            expected = model.DECAY * average + (1 - model.DECAY) * weights(model.generators)
+            expected = 0.9 * average + 0.1 * weights(model.generators)
             torch.testing.assert_close(weights(model.average), expected)
 
     def test_statistics_of_the_average_are_its_own(self):

@@ -65,11 +65,15 @@ def read_options(arguments):
         parser.error(f'--size {options.size}: at most --load-size, and of {[*sizes][:4]} ...')
     if options.photos and not cyclegan:
         parser.error('--photos: is for --model cyclegan')
+    try:
+        best = torch.accelerator.current_accelerator(True)                     # None: the CPU
+        options.device = torch.zeros(1, device=options.device or best).device
+    except Exception:
+        parser.error(f'--device {options.device}: not on this machine; try --device cpu')
     return options
 
 def restore(path, arguments=()):
-    """(options, model, checkpoint) of what a run saved; `arguments` override its own. Ends
-    the program if it is no such file, or its weights do not fit the networks of these options."""
+    """(options, model, checkpoint) that a run saved, `arguments` overriding its own; or fail()."""
     if torch.__version__ < '2.10':                         # torch.load() had holes before
         fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
     if not path.exists():
@@ -78,7 +82,7 @@ def restore(path, arguments=()):
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         made = checkpoint['options']
-        options = read_options([*made, *arguments])
+        options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
             model = MODELS[options.model](**vars(options))
         model.load_state_dict(checkpoint['model'], assign=True)
@@ -87,21 +91,9 @@ def restore(path, arguments=()):
         fail(f'{path}: does not fit this program or these options ({type(error).__name__}); has '
              f'{" ".join(made)}; leave out other options, or change --out')
 
-def pick_device(name):
-    """(device, precision): `name`, or the best there is, and bfloat16 where it computes in that: on
-    two CPU cores with AVX512-BF16 a step takes half the time."""
-    try:
-        device = torch.device(name or torch.accelerator.current_accelerator(True) or 'cpu')
-        torch.zeros(1, device=device)
-    except Exception:
-        fail(f'--device {name}: not on this machine; try --device cpu')
-    fast = (device.type == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
-            or device.type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
-    return device, 'bfloat16' if fast else 'float32'
-
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8: a random crop, random flips;
-    numbers first ... last of an endless run of passes, each in an order of its own."""
+    """x (B, C, size, size) in [-1, 1] from pixels (N, H, W, C) uint8: a crop for all, random flips;
+    numbers first ... last - 1 of an endless run of passes, each in an order of its own."""
     n = len(pixels)
     order = np.concatenate([np.random.default_rng((*seed, number)).permutation(n)
                             for number in range(first // n, (last - 1) // n + 1)])
@@ -114,10 +106,10 @@ def to_uint8(x):
     """Tensor (B, C, H, W) in [-1, 1] -> array (B, H, W, C) uint8."""
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
-def step(model, optimizers, batch, autocast):
-    """One update of D, then one of G, for `batch`, a list of tensors (B, C, H, W) in [-1, 1].
-    Returns the figures to log as tensors: to read them here would make a GPU wait at every step."""
-    figures, losses = {}, model.losses(*batch)
+def step(model, optimizers, batch, autocast, decay):
+    """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1].
+    Returns the values to log as tensors: to read them here would make a GPU wait at every step."""
+    values, losses = {}, model.losses(*batch)
     for optimizer in optimizers:
         with autocast:
             loss, terms = next(losses)
@@ -125,57 +117,51 @@ def step(model, optimizers, batch, autocast):
         # Into this optimizer's weights only: G's loss comes through D, which is not to learn it.
         loss.backward(inputs=optimizer.param_groups[0]['params'])
         optimizer.step()
-        figures |= {name: value.detach() for name, value in terms.items()}
+        values |= {name: value.detach() for name, value in terms.items()}
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
-        average.lerp_(current.detach(), 1 - model.DECAY)     # DECAY average + (1 - DECAY) current
-    return figures
-
-def describe(rows):
-    """The last row of the log in words."""
-    return ', '.join(f'{name} {value:.4g}' for row in rows[-1:] for name, value in row.items())
+        average.lerp_(current.detach(), 1 - decay)        # decay average + (1 - decay) current
+    return values
 
 def save(options, model, optimizers, state):
     """Write last.pt: all that a run needs to go on as if it had never stopped."""
-    made = [f'--{name.replace("_", "-")}={value}' for name, value in vars(options).items()
-            if value is not None and name not in ('device', 'out', 'resume')]
-    state |= {'options': made, 'model': model.state_dict(),
-              'optimizers': [optimizer.state_dict() for optimizer in optimizers]}
+    state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
+                        if value is not None and key not in ('device', 'out', 'resume')]
+    state |= {'model': model.state_dict(), 'optimizers': [one.state_dict() for one in optimizers]}
     buffer = io.BytesIO()            # torch.save() to a full disk would raise no OSError
     torch.save(state, buffer)
     with replacing(options.out / 'last.pt') as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 def draw_losses(rows):
-    """Curves of the figures of log.csv over the epochs, (H, W, 3) uint8."""
+    """Curves of the values in log.csv over the epochs, (H, W, 3) uint8."""
     sheet = Image.new('RGB', (880, 400), 'white')
     draw, names = ImageDraw.Draw(sheet), list(rows[0])[4:]
     high = max(row[name] for row in rows for name in names)
     for part in (0, 0.25, 0.5, 0.75, 1):
         draw.text((15, 345 - 330 * part), f'{high * part:.2f}', 'black')
-        draw.text((40 + 680 * part, 370), f'epoch {rows[-1]["epoch"] * part:.0f}', 'black')
+        draw.text((40 + 680 * part, 370), f'epoch {len(rows) * part:.0f}', 'black')
     for number, name in enumerate(names):
         colour = f'hsl({360 * number // len(names)}, 90%, 40%)'
-        draw.line([(60 + 680 * row['epoch'] / rows[-1]['epoch'], 350 - 330 * row[name] / high)
+        draw.line([(60 + 680 * row['epoch'] / len(rows), 350 - 330 * row[name] / high)
                    for row in rows], colour, width=2)
         draw.text((750, 20 + 18 * number), name, colour)
     return np.asarray(sheet)
 
-def end_epoch(options, sets, model, state, epoch):
-    """Write log.csv with a row more and, about 20 times in a run, a preview and loss.png."""
-    rows = state['rows']
-    lap = state['seconds'] - sum(row['seconds'] for row in rows[-1:])
-    rows.append({'epoch': epoch, 'step': state['step'], 'seconds': state['seconds'],
-                 'images_per_second': len(sets[-1]) / lap,
-                 **{name: value.item() for name, value in state['sums'].items()}})
-    state['sums'] = {}
+def end_epoch(options, sets, model, state):
+    """Write log.csv with one more row and, about 20 times in a run, a preview and loss.png."""
+    rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
+    speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
+    row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
+    row |= {name: value.item() for name, value in state['sums'].items()}
+    rows.append(row)
+    state |= {'sums': {}, 'line': ', '.join(f'{name} {row[name]:.4g}' for name in row)}
     with replacing(options.out / 'log.csv') as temporary:
-        lines = [rows[0], *(row.values() for row in rows)]
+        lines = [row, *map(dict.values, rows)]         # its keys, then all values
         temporary.write_text('\n'.join(','.join(map(str, line)) for line in lines) + '\n')
     if not sys.stderr.isatty():
-        print(describe(rows), flush=True)
+        print(state['line'], flush=True)
     if epoch % math.ceil(options.epochs / 20) == 0 or epoch == options.epochs:
-        few = min(4, *map(len, sets))
-        x = [pixels[:few].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in sets]
+        x = [pixels[np.arange(4) % len(pixels)].permute(0, 3, 1, 2) / 127.5 - 1 for pixels in sets]
         images, columns = model.preview(*x)
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
         write([('', draw_losses(rows))], options.out / 'loss.png')
@@ -185,12 +171,11 @@ def end_epoch(options, sets, model, state, epoch):
 
 def train(options, sets, model, optimizers, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
-    stop, n, saved = [], len(sets[-1]), time.monotonic()
+    stop, n, steps, saved = [], len(sets[-1]), state['steps'], state['seconds']
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
-    steps, start = math.ceil(n / options.batch), saved - state['seconds']
-    total = steps * options.epochs
-    for now in progress(range(state['step'], total), lambda: describe(state['rows'])):
+    start, total = time.monotonic() - saved, steps * options.epochs
+    for now in progress(range(state['step'], total), lambda: state.get('line', '')):
         # All that is random in a step follows from the seed and its number: a run that was
         # resumed draws what it would have drawn, and pictures on the way disturb nothing.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
@@ -200,19 +185,21 @@ def train(options, sets, model, optimizers, autocast, state):
         first, last = now * n // steps, (now + 1) * n // steps
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
-        for name, value in step(model, optimizers, batch, autocast).items():
+        # Short at first, or the weights at random of the beginning would long stay in the average.
+        decay = min(model.DECAY, (now + 1) / (now + 10))
+        for name, value in step(model, optimizers, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.monotonic() - start}
-        due = stop or now + 1 == total or time.monotonic() - saved > SAVE_EVERY
+        due = stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY
         if (due or (now + 1) % steps == 0) and not all(map(math.isfinite, state['sums'].values())):
             fail(f'{options.out}: a loss is not finite at step {now + 1}, or up to {SAVE_EVERY} s '
                  'before; last.pt is from before; try a smaller --lr, or another --seed')
         if (now + 1) % steps == 0:
             with autocast:
-                end_epoch(options, sets, model, state, (now + 1) // steps)
+                end_epoch(options, sets, model, state)
         if due:
             save(options, model, optimizers, state)
-            saved = time.monotonic()
+            saved = state['seconds']
         if stop:
             return print(f'stopped after step {now + 1} of {total}; go on with: python train.py '
                          f'--resume --out {str(options.out)!r}')
@@ -220,35 +207,37 @@ def train(options, sets, model, optimizers, autocast, state):
 def main():
     """Train as the command line says."""
     options = read_options(sys.argv[1:])
-    out, state = options.out, {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'optimizers': []}
+    state = {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'optimizers': []}
     if options.resume:
-        options, model, state = restore(out / 'last.pt', sys.argv[1:])
-        options.out = out
-    elif (out / 'last.pt').exists():
-        fail(f'{out}: holds a run; go on with --resume, or give another --out')
-    device, fastest = pick_device(options.device)
-    options.precision = options.precision or fastest
-    autocast = torch.autocast(device.type, torch.bfloat16, options.precision == 'bfloat16')
+        options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
+    elif (options.out / 'last.pt').exists():
+        fail(f'{options.out}: holds a run; go on with --resume, or give another --out')
+    kind = options.device.type
+    # Where it computes in bfloat16: on two CPU cores with AVX512-BF16 a step takes half the time.
+    fast = (kind == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
+            or kind == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
+    options.precision = options.precision or ('bfloat16' if fast else 'float32')
+    autocast = torch.autocast(kind, torch.bfloat16, options.precision == 'bfloat16')
     sets = [torch.from_numpy(load(vars(options)[name], options.load_size, options.channels,
-                                  dabs=name == 'data')).to(device)
+                                  dabs=name == 'data')).to(options.device)
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
     n, options.load_size, _, options.channels = sets[-1].shape
     options.size = options.size or options.load_size
-    options.epochs = options.epochs or math.ceil(STEPS * options.batch / n)
+    steps = math.ceil(n / options.batch)
+    options.epochs = options.epochs or math.ceil(STEPS / steps)
     if not options.resume:
         torch.manual_seed(options.seed)
         model = MODELS[options.model](**vars(options))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(options.device, memory_format=torch.channels_last)
     optimizers = [torch.optim.Adam(nets.parameters(), betas=model.BETAS, fused=True)
                   for nets in (model.discriminators, model.generators)]
     for optimizer, saved in zip(optimizers, state['optimizers']):
         optimizer.load_state_dict(saved)
-    if state.setdefault('steps', math.ceil(n / options.batch)) != math.ceil(n / options.batch):
-        fail(f'{out}: was begun with {state["steps"]} steps an epoch, by other pictures or --batch')
+    if state.setdefault('steps', steps) != steps:
+        fail(f'{options.out}: has {state["steps"]} steps an epoch; give its pictures and --batch')
     save(options, model, optimizers, state)                # or fail, before any work is done
-    for name in ('generators', 'discriminators'):
-        weights = sum(p.numel() for p in model.get_submodule(name).parameters())
-        print(f'{name}: {weights / 1e6:.1f} million weights')
+    for name, nets in (('generators', model.generators), ('discriminators', model.discriminators)):
+        print(f'{name}: {sum(map(torch.numel, nets.parameters())) / 1e6:.1f} million weights')
     print(*(f'{name} {value}' for name, value in vars(options).items()), sep=', ', flush=True)
     train(options, sets, model, optimizers, autocast, state)
 
