@@ -7,13 +7,12 @@ import argparse
 import gzip
 import io
 import os
-import re
 import sys
 import time
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -52,88 +51,77 @@ def progress(items, describe):
             print(f'{line:79.79}', end='\r', file=sys.stderr, flush=True)
 
 def read(file):
-    """Yield what decode() takes: a picture's Path, a TFRecord's bytes, an IDX file's (H, W) arrays.
+    """Yield a TFRecord file's records (bytes) or an IDX file's arrays (H, W), up to any cut-off.
     TFRecord (tensorflow.org/tutorials/load_data/tfrecord): length, 8 bytes; checksum, 4, which is
     not verified here; data; checksum, 4. IDX (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes
-    each, pixels; labels are 0x801. A file that was cut off yields what comes before the cut."""
-    ending, at = file.suffix.lower(), 0
+    each, pixels; labels are 0x801."""
+    ending = file.suffix.lower()
     try:
-        if ending in PICTURES:
-            yield file
-            return
-        content = file.read_bytes() if ending != '.gz' else gzip.decompress(file.read_bytes())
-        while ending in RECORDS and at < len(content):
-            end = at + 16 + int.from_bytes(content[at:at + 8], 'little')
-            yield content[at + 12:end - 4] if end <= len(content) else b''
-            at = end
-        if content[:4] == b'\0\0\x08\x03':
-            height, width = np.frombuffer(content, '>u4', count=2, offset=8).tolist()
-            pixels = content[16:len(content) - (len(content) - 16) % (height * width)]
-            yield from np.frombuffer(pixels, np.uint8).reshape(-1, height, width)
-    except Exception:                                 # unreadable, or not the gzip it says it is
-        yield b''                                     # which decode() finds broken
+        stream = gzip.open(file) if ending == '.gz' else io.BytesIO(file.read_bytes())
+        while ending in RECORDS and (head := stream.read(12)):
+            record = stream.read(int.from_bytes(head[:8], 'little'))
+            yield record if len(stream.read(4)) == 4 else b''
+        if stream.read(4) == b'\0\0\x08\x03':
+            _, height, width = np.frombuffer(stream.read(12), '>u4').tolist()
+            while pixels := stream.read(height * width):
+                yield np.frombuffer(pixels, np.uint8).reshape(height, width)
+    except Exception:                       # unreadable, cut off, or not the gzip it says it is
+        yield b''                           # which decode() finds broken
 
-def fields(message):
-    """Yield (number, content) of a protocol buffer (protobuf.dev/programming-guides/encoding): each
-    is a byte, number << 3 | 2 (which is for: has a length); the length, 7 bits a byte, lowest
-    first, top bit set if more follow; the content."""
+def fields(message, number, *further):
+    """Yield the contents of a protocol buffer's fields of this number, or of `further` ones inside.
+    A field (protobuf.dev/programming-guides/encoding) is a byte, number << 3 | 2 (which is for: has
+    a length); the length, 7 bits a byte, lowest first, top bit set if more follow; the content."""
     at = 0
     while at < len(message):
-        head = re.compile(rb'.[\x80-\xff]{0,9}[\0-\x7f]', re.DOTALL).match(message, at)[0]
-        end = at + len(head) + sum((byte & 127) << 7 * i for i, byte in enumerate(head[1:]))
-        yield head[0] >> 3, message[at + len(head):end]
+        start = next(i for i in range(at + 2, at + 12) if message[i - 1] < 128)
+        end = start + sum((byte & 127) << 7 * i for i, byte in enumerate(message[at + 1:start]))
+        if message[at] >> 3 == number:
+            yield from fields(message[start:end], *further) if further else [message[start:end]]
         at = end
 
 def decode(source, channels=None, size=None):
-    """(picture (H, W, C) uint8, (width, height, mode) of the file) from what read() yields; None if
-    it is broken. Upright, transparency on white. Channels: 3, for IDX 1. Size: the shorter side is
-    resized to it (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all."""
-    try:
+    """(picture (H, W, C) uint8, (width, height, mode) of the file) of a Path or of what read()
+    yields; None if broken. Upright, transparency on white. Channels: 3, for IDX 1. The shorter side
+    is resized to size (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all."""
+    with suppress(Exception):                         # decoders raise all sorts of things
         gray = isinstance(source, np.ndarray)
-        mode = 'L' if channels == 1 or gray and not channels else 'RGB'
         size = (32 if gray else 64) if size is None else size
         if isinstance(source, bytes):
-            # tf.train.Example { 1: Features { 1: entries { 1: key, 2: Feature { 1: BytesList {
-            # 1: value } } } } }; dict() keeps the last content of each number
-            entries = (dict(fields(entry)) for _, entry in fields(dict(fields(source))[1]))
-            feature = next(e[2] for e in entries if e[1] in (b'image', b'image/encoded'))
-            source = io.BytesIO(dict(fields(dict(fields(feature))[1]))[1])
+            # tf.train.Example{1: Features{1: entry{1: key, 2: Feature{1: BytesList{1: value}}}}}
+            entry = next(entry for entry in fields(source, 1, 1)
+                         if next(fields(entry, 1)) in (b'image', b'image/encoded'))
+            source = io.BytesIO(next(fields(entry, 2, 1, 1)))
         image = Image.fromarray(source) if gray else Image.open(source)
         form = *image.size, image.mode
-        if size:      # a JPEG much larger is decoded at 1/2, 1/4 or 1/8, which is fast but coarse
-            image.draft(None, (3 * size, 3 * size))
+        # a JPEG much larger is decoded at 1/2, 1/4 or 1/8, which is fast but coarse
+        image.draft(None, (3 * size, 3 * size) if size else image.size)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         if image.has_transparency_data:
             white = Image.new('RGBA', image.size, 'white')
             image = Image.alpha_composite(white, image.convert('RGBA'))
-        image = image.convert(mode)
-        if size:
-            image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-        return np.asarray(image).reshape(image.height, image.width, len(mode)), form
-    except Exception:                                 # decoders raise all sorts of things
-        return None
+        image = image.convert('L' if channels == 1 or gray and not channels else 'RGB')
+        image = ImageOps.fit(image, (size, size) if size else image.size, Image.LANCZOS)
+        return np.atleast_3d(image), form
 
 def pictures(path, channels=None, size=None):
     """Yield (name, picture) of all that is in `path`, in order, decoded by several threads; at last
     tell what there was. Of a folder: all below it, hidden files aside, that are pictures, or if
     there are none TFRecords, or else IDX files. Ends the program if none can be read."""
-    if not path.exists():
-        fail(f'{path}: not there; the Monets are at www.kaggle.com/c/gan-getting-started/data')
-    root = path if path.is_dir() else path.parent
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
-                   if f'{os.sep}.' not in os.path.join(folder, name)[len(str(root)):]) or [path]
-    chosen = next(filter(None, ([file for file in files if file.suffix.lower() in endings]
-                                for endings in (PICTURES, RECORDS))), files)
+                   if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
+    chosen = ([file for file in files if file.suffix.lower() in PICTURES]
+              or [file for file in files if file.suffix.lower() in RECORDS] or files)
     forms, folders, broken = set(), Counter(), []
-    sources = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
-               for i, source in enumerate(read(file)))
+    items = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
+             for i, source in enumerate([file] if file.suffix.lower() in PICTURES else read(file)))
     with ThreadPoolExecutor() as pool:
-        while portion := list(islice(sources, 16)):       # so that memory does not grow with N
+        while portion := list(islice(items, 16)):         # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
             for (file, i, source), result in zip(portion, decoded):
-                name = os.path.relpath(file, root)
+                name = os.path.relpath(file, path if path.is_dir() else path.parent)
                 if result:
                     forms.add(result[1])
                     folders[os.path.dirname(name)] += 1
@@ -141,7 +129,8 @@ def pictures(path, channels=None, size=None):
                 else:
                     broken.append(name)
     if not forms:
-        fail(f'{path}: no picture to read; give a folder of pictures, TFRecords or IDX files')
+        fail(f'{path}: {"no picture to read" if path.exists() else "not there"}; give a folder of '
+             'pictures, TFRecords or IDX files; Monets: www.kaggle.com/c/gan-getting-started/data')
     print(f'{path}: {folders.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, '
           f'{sorted({mode for *_, mode in forms})}; passed over: {len(files) - len(chosen)} other '
           f'files, {len(broken)} broken {broken[:5]}')
@@ -183,51 +172,46 @@ def toy_scenes(n, size, dabs):
         for i, j in rng.integers(0, size, (12 * size * dabs, 2)):      # row and column
             across, down = size * np.array((0.01, 0.045) if bank[i, j] else (0.045, 0.01))
             hue = tuple((colour[i, j] + rng.normal(0, 14, 3)).astype(int))
-            ends = (j - across, i - down, j + across, i + down)
-            draw.line(ends, hue, width=size // 20)
+            draw.line((j - across, i - down, j + across, i + down), hue, width=size // 20)
         scene[:] = image
     return scenes
 
 def grid(images, columns):
     """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
-    images = np.pad(np.stack(images), ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0)),
+    images = np.pad(images, ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0)),
                     constant_values=255)
-    rows = np.split(images, len(images) // columns)
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])[:-2, :-2]
+    return np.vstack([np.hstack(row) for row in np.split(images, len(images) // columns)])[:-2, :-2]
 
 def write(named, path, columns=1):
     """Write (name, picture) pairs in the form that the ending of `path` asks for.
     .png: one grid. .gif: an animation, 12 a second. .zip: JPEGs of 256x256, as Kaggle's contest
     'I'm Something of a Painter Myself' takes them. Anything else: a new folder of PNGs."""
     ending = path.suffix.lower()
-    if ending not in ('.png', '.gif', '.zip'):
-        if path.exists() or ending in PICTURES:
-            fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
-        for name, picture in named:
-            file = path / f'{os.path.splitext(name)[0]}.png'
-            write([(name, picture)], path / f'{name}.png' if file.exists() else file)
-        return
-    with replacing(path) as temporary:
-        if ending == '.zip':
-            with zipfile.ZipFile(temporary, 'w') as archive:
-                for number, (_, picture) in enumerate(named, start=1):
-                    image = Image.fromarray(picture.squeeze()).convert('RGB')
-                    image = ImageOps.fit(image, (256, 256), Image.Resampling.LANCZOS)
-                    with archive.open(f'{number:05d}.jpg', 'w') as file:
-                        image.save(file, 'JPEG', quality=95)
-            if not 7000 <= number <= 10000:
-                print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
-        else:
+    if ending == '.zip':
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
+            for number, (_, picture) in enumerate(named, start=1):
+                image = Image.fromarray(picture.squeeze()).convert('RGB')
+                with archive.open(f'{number:05d}.jpg', 'w') as file:
+                    ImageOps.fit(image, (256, 256), Image.LANCZOS).save(file, 'JPEG', quality=95)
+        if not 7000 <= number <= 10000:
+            print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
+    elif ending in ('.png', '.gif'):
+        with replacing(path) as temporary:
             images = [picture for _, picture in named]
             images = [grid(images, columns)] if ending == '.png' else images
             first, *rest = [Image.fromarray(image.squeeze()) for image in images]
             first.save(temporary, save_all=bool(rest), append_images=rest, duration=83, loop=0)
+    elif path.exists() or ending in PICTURES:
+        fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
+    else:
+        for name, picture in named:
+            file = (path / name).with_suffix('.png')
+            write([(name, picture)], path / f'{name}.png' if file.exists() else file)
 
 def main():
     """Explore the paths of the command line, and make a sheet of 10 pictures of each."""
-    paths = [Path(path) for path in sys.argv[1:]] or fail('give folders, TFRecord or IDX files')
-    sheet = [named for path in paths
-             for i, named in enumerate(pictures(path, channels=3, size=128)) if i < 10]
+    sheet = [named for path in sys.argv[1:] or fail('give folders, TFRecord or IDX files')
+             for i, named in enumerate(pictures(Path(path), channels=3, size=128)) if i < 10]
     write(sheet, Path('out/data.png'), columns=10)
     print('out/data.png')
 
