@@ -25,6 +25,7 @@ SAVE_EVERY = 50                       # seconds
 def within(kind, low, high=1e9):
     """A type for argparse: numbers of the kind, int or float, from low to high."""
     def number(text):
+        """The number that the text is."""
         if low <= kind(text) <= high:
             return kind(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
