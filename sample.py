@@ -52,7 +52,7 @@ def main():
     options, model, _ = restore(path, [f'--device={args.device}'])
     if (options.model == 'cyclegan') != bool(source):
         fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
-    model.to(options.device)
+    model.to(options.device, memory_format=torch.channels_last)
     out = args.out or path.with_name('samples.png')
     ending = out.suffix.lower()
     if source:
