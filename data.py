@@ -166,12 +166,12 @@ def toy_scenes(n, size, dabs):
             colour = np.where(height > ridge, hill + 60 * (horizon - height), colour)
         colour = np.where(y < horizon, colour, 0.8 * colour)
         bank = y > near + 0.04 * np.sin(x * rng.uniform(3, 9) + rng.uniform(0, 6))
-        colour = np.where(bank, (60, 90, 40) + rng.normal(0, 25, y.shape), colour).clip(0, 255)
+        colour = np.where(bank, (60, 90, 40), colour).clip(0, 255)
         image = Image.fromarray(colour.astype(np.uint8))
         draw = ImageDraw.Draw(image)
         for i, j in rng.integers(0, size, (12 * size * dabs, 2)):      # row and column
             across, down = size * np.array((0.01, 0.045) if bank[i, j] else (0.045, 0.01))
-            hue = tuple((colour[i, j] + rng.normal(0, 14, 3)).astype(int))
+            hue = tuple((colour[i, j] + rng.normal(0, 6, 3)).astype(int))
             draw.line((j - across, i - down, j + across, i + down), hue, width=size // 20)
         scene[:] = image
     return scenes

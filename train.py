@@ -19,7 +19,7 @@ from data import fail, load, progress, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
-STEPS = 900                           # about, of a run without --epochs
+STEPS = 1800                          # about, of a run without --epochs
 SAVE_EVERY = 50                       # seconds
 
 def within(kind, low, high=1e9):
@@ -47,7 +47,7 @@ def read_options(arguments):
     add('--load-size', type=within(int, 32, 4096), help='pixels of the pictures of which --size is '
         'cropped at random; default: --size, for cyclegan 1/8 more')
     add('--epochs', type=within(int, 1), help=f'default: about {STEPS} steps')
-    add('--batch', type=within(int, 1), help='pictures a step; default: 16, cyclegan 1')
+    add('--batch', type=within(int, 1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
     add('--seed', type=within(int, 0), default=0, help='of everything random; default: 0')
     add = parser.add_argument_group('run').add_argument
@@ -58,7 +58,7 @@ def read_options(arguments):
     options = parser.parse_args(arguments)
     options.out = options.out or Path('out', options.model)
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
-    options.batch = options.batch or (1 if cyclegan else 16)
+    options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
     options.channels = options.channels or (3 if cyclegan else None)
     options.size = options.size or (256 if cyclegan else options.load_size)
     options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
