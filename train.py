@@ -202,8 +202,9 @@ def train(options, sets, model, optimizers, autocast, state):
             save(options, model, optimizers, state)
             saved = state['seconds']
         if stop:
-            return print(f'stopped after step {now + 1} of {total}; go on with: python train.py '
-                         f'--resume --out {str(options.out)!r}')
+            break
+    print(f'step {state["step"]} of {total} is saved; to go on: python train.py --resume --out '
+          f'{str(options.out)!r}; to paint: sample.py --ckpt {str(options.out / "last.pt")!r}')
 
 def main():
     """Train as the command line says."""
