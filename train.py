@@ -211,7 +211,8 @@ def main():
     options = read_options(sys.argv[1:])
     state = {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'optimizers': []}
     if options.resume:
-        options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
+        options, model, checkpoint = restore(options.out / 'last.pt', sys.argv[1:])
+        state |= checkpoint
     elif (options.out / 'last.pt').exists():
         fail(f'{options.out}: holds a run; go on with --resume, or give another --out')
     kind = options.device.type
