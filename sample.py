@@ -5,6 +5,7 @@
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
 import math
+import signal
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def translate(model, path, channels, size, back, beside):
 
 def main():
     """Read the options, make the pictures, write them."""
+    signal.signal(signal.SIGINT, lambda *_: fail('stopped'))
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('-n', type=within(int, 1, 1e5), default=64, help='pictures; default: 64')

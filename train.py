@@ -203,11 +203,12 @@ def train(options, sets, model, optimizers, autocast, state):
             saved = state['seconds']
         if stop:
             break
-    print(f'step {state["step"]} of {total} is saved; to go on: python train.py --resume --out '
-          f'{str(options.out)!r}; to paint: sample.py --ckpt {str(options.out / "last.pt")!r}')
+    print(f'step {state["step"]} of {total} is saved; to go on: python train.py --resume --out "'
+          f'{options.out}"; to paint: python sample.py --ckpt "{options.out / "last.pt"}"')
 
 def main():
     """Train as the command line says."""
+    signal.signal(signal.SIGINT, lambda *_: fail('stopped before the first step'))
     options = read_options(sys.argv[1:])
     state = {'step': 0, 'seconds': 0.0, 'rows': [], 'sums': {}, 'optimizers': []}
     if options.resume:
