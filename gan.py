@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import batch_norm, grid_sample, l1_loss, pad, softplus
+from torch.nn.functional import affine_grid, batch_norm, grid_sample, l1_loss, pad, softplus
 from torch.optim.swa_utils import update_bn
 
 Z = 100                      # numbers in z, as in the DCGAN paper
@@ -71,11 +71,9 @@ def augment(x):
     D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
     Were only the real ones changed, G would learn to paint the changes; G's gradient comes back
     through it. The paper changes colours too; here that was worse (README: distance 94, not 82)."""
-    size = x.shape[-1]
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    pixel = (torch.arange(size, device=x.device) + 0.5) * 2 / size - 1     # centres, from -1 to 1
-    where = torch.stack(torch.meshgrid(pixel, pixel, indexing='xy'), dim=2)      # (S, S, 2): x, y
-    where = where + (shift * size / 8).round() * 2 / size                        # (B, S, S, 2)
+    still = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)
+    where = affine_grid(still, x.shape, align_corners=False) + shift / 4     # (B, S, S, 2), -1 to 1
     x = grid_sample(x, where, mode='nearest', align_corners=False)
     hole = (where - centre).abs().amax(dim=3) < 0.5                 # half as wide
     return x.masked_fill(hole.unsqueeze(1), 0)                      # 0 is gray
