@@ -106,8 +106,9 @@ class DCGAN(GAN):
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
+        norm = partial(nn.BatchNorm2d, momentum=1.0)     # remembers the last batch's statistics
         super().__init__([generator(size, channels, width, upsample)],
-                         [discriminator(channels, width, strides, nn.BatchNorm2d, padding=0,
+                         [discriminator(channels, width, strides, norm, padding=0,
                                         dropout=0.4)])       # or D would rest on few features
 
     def losses(self, x):
@@ -123,7 +124,11 @@ class DCGAN(GAN):
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
                      'D_fake': fake_logits.sigmoid().mean()}
-        loss = generator_loss(D(augment(torch.cat([x, fake]))).float()[len(x):])     # (B, 1, 1, 1)
+        # eval(): with the statistics of the batch above, and without dropout. By those of fakes
+        # alone, which D never meets, the same pictures get other logits (tried: G collapsed).
+        D.eval()
+        loss = generator_loss(D(augment(fake)).float())                      # (B, 1, 1, 1)
+        D.train()
         yield loss, {'loss_G': loss}
 
     @torch.no_grad()
