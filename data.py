@@ -142,7 +142,7 @@ def pictures(path, channels=None, size=None):
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(300, size or 64, dabs)[..., :channels]
+        return toy_scenes(320, size or 64, dabs)[..., :channels]
     pixels = bytearray()
     for _, picture in pictures(Path(path), channels, size):
         pixels += picture.tobytes()

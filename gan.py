@@ -17,8 +17,8 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers' way, 'transposed' (kernels there of 5 and 3), has other weights for each neighbour,
-    and prints a grid. So the default is 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
+    Both papers' way, 'transposed' (kernels there of 5 and 3), makes neighbours by other weights,
+    which prints a grid. The default is 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
@@ -26,7 +26,7 @@ def doubling(c_in, c_out, upsample):
 
 def generator(size, channels, width, upsample):
     """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer has a bias: a BatchNorm
-    would subtract it. More than 8 * width channels (the paper: 16) would make 256 px slow."""
+    would subtract it, and the last does without. 8 * width channels at most, as in the paper."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -36,9 +36,9 @@ def generator(size, channels, width, upsample):
     return nn.Sequential(*layers, nn.Tanh())
 
 def discriminator(channels, width, strides, norm, padding, dropout):
-    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. Logits:
-    DCGAN's paper ends in a sigmoid, but the losses want its log, and log sigmoid(logit), which is
-    -softplus(-logit), stays exact where the sigmoid would round to 0 and its log be infinite."""
+    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. In DCGAN
+    logits: the paper ends in a sigmoid, but the losses want its log, and log sigmoid(logit), which
+    is -softplus(-logit), stays exact where the sigmoid would round to 0, its log be infinite."""
     # Shapes after each convolution, without B, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
@@ -68,12 +68,13 @@ def generator_loss(fake):
 
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.
-    D sees everything through it, or it would soon know 300 paintings by heart and teach nothing.
+    DCGAN's D sees all through it, or it would soon know 300 paintings by heart and teach nothing.
     Were only the real ones changed, G would learn to paint the changes; G's gradient comes back
     through it. The paper changes colours too; here that was worse (README: distance 94, not 82)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
     still = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)
-    where = affine_grid(still, x.shape, align_corners=False) + shift / 4     # (B, S, S, 2), -1 to 1
+    # (B, S, S, 2), from -1 to 1; autocast makes it bfloat16, which is exact up to 256 px
+    where = affine_grid(still, x.shape, align_corners=False) + shift / 4
     x = grid_sample(x, where, mode='nearest', align_corners=False)
     hole = (where - centre).abs().amax(dim=3) < 0.5                 # half as wide
     return x.masked_fill(hole.unsqueeze(1), 0)                      # 0 is gray
@@ -124,8 +125,8 @@ class DCGAN(GAN):
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
                      'D_fake': fake_logits.sigmoid().mean()}
-        # eval(): with the statistics of the batch above, and without dropout. By those of fakes
-        # alone, which D never meets, the same pictures get other logits (tried: G collapsed).
+        # eval(): with the statistics that the batch above had, and without dropout. By those of
+        # fakes alone, which D never meets, they would get other logits (tried: G collapsed).
         D.eval()
         loss = generator_loss(D(augment(fake)).float())                      # (B, 1, 1, 1)
         D.train()
@@ -207,7 +208,7 @@ class CycleGAN(GAN):
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
         # Each output of D sees 70x70 pixels (of 256): it judges strokes and colours, not the scene.
-        # Fewer left artefacts, and all were no better (Isola et al. 2017, arXiv 1611.07004).
+        # Smaller ones left artefacts, all 256 were no better (Isola et al. 2017, 1611.07004).
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
@@ -224,7 +225,7 @@ class CycleGAN(GAN):
         sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
         for name, D, pool, real, fake in sides:
             for_real, for_fake = D(real).float(), D(pool(fake.detach())).float()
-            # The paper's Eq. 1 with squares for logs (section 4), halved as there; for Y:
+            # The paper's Eq. 1 with squares for logs (section 4), halved (7.1); for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             loss = ((for_real - 1).square().mean() + for_fake.square().mean()) / 2
             values[f'loss_D_{name}'] = loss

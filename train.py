@@ -19,7 +19,7 @@ from data import fail, load, progress, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
-STEPS = 1800                          # about, of a run without --epochs
+STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
 SAVE_EVERY = 50                       # seconds
 
 def within(kind, low, high=1e9):
@@ -37,7 +37,7 @@ def read_options(arguments):
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, default='dcgan', help='default: dcgan')
     add('--size', type=within(int, 32, 4096), help='pixels; default: 64, IDX 32, cyclegan 256')
-    add('--width', type=within(int, 1, 1024), default=64, help='channels at full size; default: 64')
+    add('--width', type=within(int, 1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(int, 0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), for IDX files 1 (gray)')
@@ -46,7 +46,7 @@ def read_options(arguments):
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(int, 32, 4096), help='pixels of the pictures of which --size is '
         'cropped at random; default: --size, for cyclegan 1/8 more')
-    add('--epochs', type=within(int, 1), help=f'default: about {STEPS} steps')
+    add('--epochs', type=within(int, 1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(int, 1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
     add('--seed', type=within(int, 0), default=0, help='of everything random; default: 0')
@@ -140,16 +140,16 @@ def draw_losses(rows):
     high = max(row[name] for row in rows for name in names)
     for part in (0, 0.25, 0.5, 0.75, 1):
         draw.text((15, 345 - 330 * part), f'{high * part:.2f}', 'black')
-        draw.text((40 + 680 * part, 370), f'epoch {len(rows) * part:.0f}', 'black')
+        draw.text((40 + 680 * part, 370), f'epoch {len(rows) * part:g}', 'black')
     for number, name in enumerate(names):
         colour = f'hsl({360 * number // len(names)}, 90%, 40%)'
         draw.line([(60 + 680 * row['epoch'] / len(rows), 350 - 330 * row[name] / high)
-                   for row in rows], colour, width=2)
+                   for row in (rows[0] | {'epoch': 0}, *rows)], colour, width=2)
         draw.text((750, 20 + 18 * number), name, colour)
     return np.asarray(sheet)
 
 def end_epoch(options, sets, model, state):
-    """Write log.csv with one more row and, about 20 times in a run, a preview and loss.png."""
+    """Write log.csv with one more row and, 10 to 20 times in a long run, a preview and loss.png."""
     rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
@@ -215,7 +215,7 @@ def main():
         options, model, checkpoint = restore(options.out / 'last.pt', sys.argv[1:])
         state |= checkpoint
     elif (options.out / 'last.pt').exists():
-        fail(f'{options.out}: holds a run; go on with --resume, or give another --out')
+        fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     kind = options.device.type
     # Where it computes in bfloat16: on two CPU cores with AVX512-BF16 a step takes half the time.
     fast = (kind == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
