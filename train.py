@@ -218,7 +218,8 @@ def main():
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     kind = options.device.type
     # Where it computes in bfloat16: on two CPU cores with AVX512-BF16 a step takes half the time.
-    fast = (kind == 'cpu' and torch.cpu.get_capabilities().get('avx512_bf16', False)
+    abilities = getattr(torch.cpu, 'get_capabilities', dict)()                # not in torch 2.10
+    fast = (kind == 'cpu' and abilities.get('avx512_bf16', False)
             or kind == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False))
     options.precision = options.precision or ('bfloat16' if fast else 'float32')
     autocast = torch.autocast(kind, torch.bfloat16, options.precision == 'bfloat16')
