@@ -83,10 +83,10 @@ def fields(message, number, *further):
 def decode(source, channels=None, size=None):
     """(picture (H, W, C) uint8, (width, height, mode) of the file) of a Path or of what read()
     yields; None if broken. Upright, transparency on white. Channels: 3, for IDX 1. The shorter side
-    is resized to size (antialiased; default 64, for IDX 32) and the middle cut out; 0 keeps all."""
+    is resized to size (antialiased; default 72, for IDX 32) and the middle cut out; 0 keeps all."""
     with suppress(Exception):                         # decoders raise all sorts of things
         gray = isinstance(source, np.ndarray)
-        size = (32 if gray else 64) if size is None else size
+        size = (32 if gray else 72) if size is None else size
         if isinstance(source, bytes):
             # tf.train.Example{1: Features{1: entry{1: key, 2: Feature{1: BytesList{1: value}}}}}
             entry = next(entry for entry in fields(source, 1, 1)
@@ -142,7 +142,7 @@ def pictures(path, channels=None, size=None):
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(320, size or 64, dabs)[..., :channels]
+        return toy_scenes(320, size or 72, dabs)[..., :channels]
     pixels = bytearray()
     for _, picture in pictures(Path(path), channels, size):
         pixels += picture.tobytes()

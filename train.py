@@ -45,7 +45,7 @@ def read_options(arguments):
     add('--data', help='folder of pictures or TFRecords, or IDX file; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(int, 32, 4096), help='pixels of the pictures of which --size is '
-        'cropped at random; default: --size, for cyclegan 1/8 more')
+        'cropped at random; default: 1/8 more, but for IDX files 32')
     add('--epochs', type=within(int, 1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(int, 1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
@@ -61,7 +61,7 @@ def read_options(arguments):
     options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
     options.channels = options.channels or (3 if cyclegan else None)
     options.size = options.size or (256 if cyclegan else options.load_size)
-    options.load_size = options.load_size or (options.size * 9 // 8 if cyclegan else options.size)
+    options.load_size = options.load_size or options.size and options.size * 9 // 8
     if options.size and (options.size not in sizes or options.size > options.load_size):
         parser.error(f'--size {options.size}: at most --load-size, and of {[*sizes][:4]} ...')
     if options.photos and not cyclegan:
@@ -227,7 +227,7 @@ def main():
                                   dabs=name == 'data')).to(options.device)
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
     n, options.load_size, _, options.channels = sets[-1].shape
-    options.size = options.size or options.load_size
+    options.size = options.size or options.load_size // 32 * 32        # 64 of 72; of IDX files 32
     steps = math.ceil(n / options.batch)
     options.epochs = options.epochs or math.ceil(STEPS / steps)
     if not options.resume:
