@@ -142,7 +142,7 @@ def pictures(path, channels=None, size=None):
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(320, size or 72, dabs)[..., :channels]
+        return toy_scenes(320, size or 64, dabs)[..., :channels]
     pixels = bytearray()
     for _, picture in pictures(Path(path), channels, size):
         pixels += picture.tobytes()
@@ -199,7 +199,10 @@ def write(named, path, columns=1):
         with replacing(path) as temporary:
             images = [picture for _, picture in named]
             images = [grid(images, columns)] if ending == '.png' else images
-            first, *rest = [Image.fromarray(image.squeeze()) for image in images]
+            images = [Image.fromarray(image.squeeze()) for image in images]
+            if ending == '.gif':           # or save() would look for its colours 20 times as long
+                images = [image.quantize(method=Image.Quantize.FASTOCTREE) for image in images]
+            first, *rest = images
             first.save(temporary, save_all=bool(rest), append_images=rest, duration=83, loop=0)
     elif path.exists() or ending in PICTURES:
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
