@@ -45,7 +45,7 @@ def read_options(arguments):
     add('--data', help='folder of pictures or TFRecords, or IDX file; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(int, 32, 4096), help='pixels of the pictures of which --size is '
-        'cropped at random; default: 1/8 more, but for IDX files 32')
+        'cropped at random; default: 1/8 more, but none for toys and IDX without --size')
     add('--epochs', type=within(int, 1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(int, 1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(float, 1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
