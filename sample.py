@@ -39,7 +39,7 @@ def main():
     signal.signal(signal.SIGINT, lambda *_: fail('stopped'))
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('-n', type=within(int, 1, 1e5), default=64, help='pictures, or rows of .png; default: 64')
+    add('-n', type=within(int, 1, 1e5), default=64, help='pictures, or pairs in .png; default: 64')
     one = parser.add_mutually_exclusive_group().add_argument
     one('--photos', type=Path, help='translate these, X to Y')
     one('--paintings', type=Path, help='translate these, Y to X')
