@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 RECORDS = ('.tfrec', '.tfrecord', '.tfrecords')
-
 # fail(message): one line that names what was found where, and what to try next; exit code 2.
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error
 
@@ -33,10 +32,10 @@ def replacing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        fail(f'{path}: not written, what was there is kept ({error}); try another place')
+    except (OSError, RuntimeError) as error:            # torch.save() to a full disk: the second
+        fail(f'{path}: not written, what was there is kept ({error}); is there room?')
     finally:
-        if temporary.exists():
+        with suppress(OSError):
             temporary.unlink()
 
 def progress(items, describe):
@@ -50,35 +49,32 @@ def progress(items, describe):
             line = f'{count} of {len(items)}, {left:.1f} min left, {describe()}'
             print(f'{line:79.79}', end='\r', file=sys.stderr, flush=True)
 
+def fields(message):
+    """Yield the contents of a protocol buffer's fields (protobuf.dev/programming-guides/encoding),
+    here: a byte; the length, 7 bits a byte, lowest first, top bit set if more follow; content."""
+    at = 0
+    while at < len(message):
+        start = next(i for i in range(at + 2, at + 12) if message[i - 1] < 128)
+        end = start + sum((byte & 127) << 7 * i for i, byte in enumerate(message[at + 1:start]))
+        yield message[start:end]
+        at = end
+
 def read(file):
     """Yield a TFRecord file's records (bytes) or an IDX file's arrays (H, W), up to any cut-off.
-    TFRecord (tensorflow.org/tutorials/load_data/tfrecord): length, 8 bytes; checksum, 4, which is
-    not verified here; data; checksum, 4. IDX (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes
-    each, pixels; labels are 0x801."""
+    tensorflow.org/tutorials/load_data/tfrecord: length, 8 bytes; checksum, 4, not verified here;
+    record; checksum, 4. yann.lecun.com/exdb/mnist: 0x803, N, H, W, 4 bytes each; pixels."""
     ending = file.suffix.lower()
-    try:
+    try:                 # in memory first: read() of a file would allocate what a length claims
         stream = gzip.open(file) if ending == '.gz' else io.BytesIO(file.read_bytes())
         while ending in RECORDS and (head := stream.read(12)):
             record = stream.read(int.from_bytes(head[:8], 'little'))
             yield record if len(stream.read(4)) == 4 else b''
-        if stream.read(4) == b'\0\0\x08\x03':
+        if stream.read(4) == b'\0\0\x08\x03':           # labels have 0x801
             _, height, width = np.frombuffer(stream.read(12), '>u4').tolist()
             while pixels := stream.read(height * width):
                 yield np.frombuffer(pixels, np.uint8).reshape(height, width)
     except Exception:                       # unreadable, cut off, or not the gzip it says it is
         yield b''                           # which decode() finds broken
-
-def fields(message, number, *further):
-    """Yield the contents of a protocol buffer's fields of this number, or of `further` ones inside.
-    A field (protobuf.dev/programming-guides/encoding) is a byte, number << 3 | 2 (which is for: has
-    a length); the length, 7 bits a byte, lowest first, top bit set if more follow; the content."""
-    at = 0
-    while at < len(message):
-        start = next(i for i in range(at + 2, at + 12) if message[i - 1] < 128)
-        end = start + sum((byte & 127) << 7 * i for i, byte in enumerate(message[at + 1:start]))
-        if message[at] >> 3 == number:
-            yield from fields(message[start:end], *further) if further else [message[start:end]]
-        at = end
 
 def decode(source, channels=None, size=None):
     """(picture (H, W, C) uint8, (width, height, mode) of the file) of a Path or of what read()
@@ -88,14 +84,13 @@ def decode(source, channels=None, size=None):
         gray = isinstance(source, np.ndarray)
         size = (32 if gray else 72) if size is None else size
         if isinstance(source, bytes):
-            # tf.train.Example{1: Features{1: entry{1: key, 2: Feature{1: BytesList{1: value}}}}}
-            entry = next(entry for entry in fields(source, 1, 1)
-                         if next(fields(entry, 1)) in (b'image', b'image/encoded'))
-            source = io.BytesIO(next(fields(entry, 2, 1, 1)))
+            # tf.train.Example{Features{entry{key, Feature{BytesList{value}}}, entry ...}}
+            features = dict(map(fields, fields(*fields(source))))
+            image = features.get(b'image') or features[b'image/encoded']
+            source = io.BytesIO(next(fields(*fields(image))))
         image = Image.fromarray(source) if gray else Image.open(source)
         form = *image.size, image.mode
-        # a JPEG much larger is decoded at 1/2, 1/4 or 1/8, which is fast but coarse
-        image.draft(None, (3 * size, 3 * size) if size else image.size)
+        image.draft(None, (3 * size, 3 * size) if size else image.size)    # large JPEGs, coarsely
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
@@ -107,9 +102,8 @@ def decode(source, channels=None, size=None):
         return np.atleast_3d(image), form
 
 def pictures(path, channels=None, size=None):
-    """Yield (name, picture) of all that is in `path`, in order, decoded by several threads; at last
-    tell what there was. Of a folder: all below it, hidden files aside, that are pictures, or if
-    there are none TFRecords, or else IDX files. Ends the program if none can be read."""
+    """Yield (name, picture) of all in `path`, in order, by several threads; then tell what it was.
+    Of a folder: pictures below it, not hidden, or else TFRecords, or IDX files; fail() if none."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     chosen = ([file for file in files if file.suffix.lower() in PICTURES]
@@ -121,7 +115,7 @@ def pictures(path, channels=None, size=None):
         while portion := list(islice(items, 16)):         # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
             for (file, i, source), result in zip(portion, decoded):
-                name = os.path.relpath(file, path if path.is_dir() else path.parent)
+                name = os.path.relpath(file, path.parent if file == path else path)
                 if result:
                     forms.add(result[1])
                     folders[os.path.dirname(name)] += 1
@@ -129,9 +123,9 @@ def pictures(path, channels=None, size=None):
                 else:
                     broken.append(name)
     if not forms:
-        fail(f'{path}: {"no picture to read" if path.exists() else "not there"}; give a folder of '
-             'pictures, TFRecords or IDX files; Monets: www.kaggle.com/c/gan-getting-started/data')
-    print(f'{path}: {folders.total()} pictures from {min(forms)[:2]} to {max(forms)[:2]} pixels, '
+        fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
+             'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
+    print(f'{path}: {folders.total()} pictures of {min(forms)[:2]} to {max(forms)[:2]} px, '
           f'{sorted({mode for *_, mode in forms})}; passed over: {len(files) - len(chosen)} other '
           f'files, {len(broken)} broken {broken[:5]}')
     for folder, count in folders.items() if len(folders) > 1 else ():
@@ -139,77 +133,78 @@ def pictures(path, channels=None, size=None):
     if len(chosen) > 1.5 * len({file.name for file in chosen}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 
+def toy_scene(number, size, dabs):
+    """Landscape `number` (size, size, 3) uint8, always the same; with dabs, painted in strokes."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[0:1:rng.integers(size // 2, size * 2 // 3) * 1j, 0:1:size * 1j][..., None]
+    top, low = rng.uniform([[60, 80, 130], [225, 170, 90]], [[130, 140, 210], [255, 230, 220]])
+    sun = np.exp(-np.hypot(x - rng.uniform(.1, .9), y / 2 - rng.uniform(.05, .25)) / 0.08)
+    scene = top + (low - top) * y + sun * (200, 160, 60)
+    for tall, hill in ((0.4, (100, 130, 150)), (0.15, (70, 105, 80))):
+        ridge = 1 - tall * (0.6 + 0.4 * np.sin(x * rng.uniform(4, 12) + rng.uniform(0, 6)))
+        scene = np.where(y > ridge, hill + 40 * (1 - y), scene)
+    scene = np.vstack([scene, 0.8 * scene[::-1]])[:size].clip(0, 255).astype(np.uint8)     # water
+    painted = scene.copy()
+    for i, j in rng.integers(0, size, (12 * size * dabs, 2)):
+        hue = (scene[i, j] + rng.normal(0, 6, 3)).clip(0, 255)
+        painted[i:i + size // 20, j:j + size // 10] = hue
+    return painted
+
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
-        return toy_scenes(320, size or 64, dabs)[..., :channels]
+        return np.stack([toy_scene(i, size or 64, dabs) for i in range(320)])[..., :channels]
     pixels = bytearray()
     for _, picture in pictures(Path(path), channels, size):
         pixels += picture.tobytes()
     return np.frombuffer(pixels, np.uint8).reshape(-1, *picture.shape)
 
-def toy_scenes(n, size, dabs):
-    """n landscapes (n, size, size, 3) uint8, always the same: sky, sun, hills, water and a bank.
-    With dabs they are painted: at random points, a stroke of the colour that is there."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:1:size * 1j, 0:1:size * 1j][..., None]           # (size, size, 1) each
-    scenes = np.empty((n, size, size, 3), np.uint8)
-    for scene in scenes:
-        top, low = rng.uniform([[60, 80, 130], [225, 170, 90]], [[130, 140, 210], [255, 230, 220]])
-        horizon, sun_x, sun_y, near = rng.uniform((.5, .1, .05, .8), (.65, .9, .25, .95))
-        height = horizon - abs(y - horizon)                            # water mirrors the sky
-        sun = np.exp(-np.hypot(x - sun_x, height - sun_y) / 0.08)
-        colour = top + (low - top) * height / horizon + sun * (200, 160, 60)
-        for tall, hill in ((0.18, (100, 130, 150)), (0.08, (70, 105, 80))):
-            waves = np.sin(x * rng.uniform((3, 8, 16), (6, 12, 20)) + rng.uniform(0, 6, 3))
-            ridge = horizon - tall * (0.5 + waves @ ((0.3,), (0.15,), (0.05,)))
-            colour = np.where(height > ridge, hill + 60 * (horizon - height), colour)
-        colour = np.where(y < horizon, colour, 0.8 * colour)
-        bank = y > near + 0.04 * np.sin(x * rng.uniform(3, 9) + rng.uniform(0, 6))
-        colour = np.where(bank, (60, 90, 40), colour).clip(0, 255)
-        image = Image.fromarray(colour.astype(np.uint8))
-        draw = ImageDraw.Draw(image)
-        for i, j in rng.integers(0, size, (12 * size * dabs, 2)):      # row and column
-            across, down = size * np.array((0.01, 0.045) if bank[i, j] else (0.045, 0.01))
-            hue = tuple((colour[i, j] + rng.normal(0, 6, 3)).astype(int))
-            draw.line((j - across, i - down, j + across, i + down), hue, width=size // 20)
-        scene[:] = image
-    return scenes
-
-def grid(images, columns):
+def grid(tiles, columns):
     """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
-    images = np.pad(images, ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0)),
-                    constant_values=255)
-    return np.vstack([np.hstack(row) for row in np.split(images, len(images) // columns)])[:-2, :-2]
+    tiles = np.pad(tiles, [(0, -len(tiles) % columns), (0, 2), (0, 2), (0, 0)], constant_values=255)
+    return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
 def write(named, path, columns=1):
-    """Write (name, picture) pairs in the form that the ending of `path` asks for.
-    .png: one grid. .gif: an animation, 12 a second. .zip: JPEGs of 256x256, as Kaggle's contest
-    'I'm Something of a Painter Myself' takes them. Anything else: a new folder of PNGs."""
+    """Write (name, picture) pairs as the ending of `path` says. .png: one grid. .gif: 12 a second.
+    .zip: JPEGs of 256x256, as Kaggle's contest takes them. Anything else: a new folder of PNGs."""
     ending = path.suffix.lower()
-    if ending == '.zip':
+    images = (Image.fromarray(picture.squeeze()) for _, picture in named)
+    if ending == '.png':
+        with replacing(path) as temporary:
+            sheet = grid([picture for _, picture in named], columns)
+            Image.fromarray(sheet if sheet.shape[2] == 3 else sheet[..., 0]).save(temporary)
+    elif ending == '.gif':
+        with replacing(path) as temporary:
+            first, *rest = (image.quantize(method=Image.Quantize.FASTOCTREE) for image in images)
+            first.save(temporary, save_all=True, append_images=rest, duration=83, loop=0)
+    elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
-            for number, (_, picture) in enumerate(named, start=1):
-                image = Image.fromarray(picture.squeeze()).convert('RGB')
+            for number, image in enumerate(images, start=1):
                 with archive.open(f'{number:05d}.jpg', 'w') as file:
-                    ImageOps.fit(image, (256, 256), Image.LANCZOS).save(file, 'JPEG', quality=95)
+                    image.convert('RGB').resize((256, 256)).save(file, 'JPEG', quality=95)
         if not 7000 <= number <= 10000:
             print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
-    elif ending in ('.png', '.gif'):
-        with replacing(path) as temporary:
-            images = [picture for _, picture in named]
-            images = [grid(images, columns)] if ending == '.png' else images
-            images = [Image.fromarray(image.squeeze()) for image in images]
-            if ending == '.gif':           # or save() would look for its colours 20 times as long
-                images = [image.quantize(method=Image.Quantize.FASTOCTREE) for image in images]
-            first, *rest = images
-            first.save(temporary, save_all=bool(rest), append_images=rest, duration=83, loop=0)
     elif path.exists() or ending in PICTURES:
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
         for name, picture in named:
             file = (path / name).with_suffix('.png')
             write([(name, picture)], path / f'{name}.png' if file.exists() else file)
+
+def draw_losses(rows):
+    """Curves of the values in log.csv over the epochs, (H, W, 3) uint8."""
+    sheet = Image.new('RGB', (880, 400), 'white')
+    draw, names = ImageDraw.Draw(sheet), list(rows[0])[4:]
+    high = max(row[name] for row in rows for name in names)
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        draw.text((15, 345 - 330 * part), f'{high * part:.2f}', 'black')
+        draw.text((40 + 680 * part, 370), f'epoch {len(rows) * part:g}', 'black')
+    for number, name in enumerate(names):
+        colour = f'hsl({360 * number // len(names)}, 90%, 40%)'
+        draw.line([(60 + 680 * row['epoch'] / len(rows), 350 - 330 * row[name] / high)
+                   for row in (rows[0] | {'epoch': 0}, *rows)], colour, width=2)
+        draw.text((750, 20 + 18 * number), name, colour)
+    return np.asarray(sheet)
 
 def main():
     """Explore the paths of the command line, and make a sheet of 10 pictures of each."""

@@ -42,15 +42,12 @@ def discriminator(channels, width, strides, norm, padding, dropout):
     # Shapes after each convolution, without B, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
-    layers, c_in = [], channels
-    for i, stride in enumerate(strides):
-        c_out = width * min(2 ** i, 8)
+    widths, layers = [channels, *(width * min(2 ** i, 8) for i in range(len(strides)))], []
+    for i, (c_in, c_out, stride) in enumerate(zip(widths, widths[1:], strides)):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
                    norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
-        c_in = c_out
-    layers += [nn.Dropout(dropout),
-               nn.Conv2d(c_in, 1, kernel_size=4, padding=padding, bias=False)]
-    return nn.Sequential(*layers)
+    last = nn.Conv2d(c_out, 1, kernel_size=4, padding=padding, bias=False)
+    return nn.Sequential(*layers, nn.Dropout(dropout), last)    # or D would rest on few features
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
@@ -80,19 +77,16 @@ def augment(x):
     return x.masked_fill(hole.unsqueeze(1), 0)                      # 0 is gray
 
 def noise(n, seed):
-    """z (n, 100) ~ N(0, 1) of a seed: the first ones are the same whatever n.
-    The paper draws z uniformly. Gaussian z, as in most code since, stays so on a walk: if a and b
-    are, so is cos(t) a + sin(t) b."""
+    """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
+    Gaussian z, as in most code since, stays so on a walk: cos(t) a + sin(t) b is like a and b."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
     """What both models have: generators, discriminators, and an average of the generators over many
     steps. The average paints: it is steadier than they, who keep chasing the discriminators."""
-
     def __init__(self, generators, discriminators):
         super().__init__()
-        self.generators = nn.ModuleList(generators)
-        self.discriminators = nn.ModuleList(discriminators)
+        self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, mean=0, std=0.02)        # as in both papers
@@ -109,8 +103,7 @@ class DCGAN(GAN):
         strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
         norm = partial(nn.BatchNorm2d, momentum=1.0)     # remembers the last batch's statistics
         super().__init__([generator(size, channels, width, upsample)],
-                         [discriminator(channels, width, strides, norm, padding=0,
-                                        dropout=0.4)])       # or D would rest on few features
+                         [discriminator(channels, width, strides, norm, padding=0, dropout=0.4)])
 
     def losses(self, x):
         """Yield (D's loss, values to log); then, when D has learnt, (G's loss, values).
@@ -134,24 +127,19 @@ class DCGAN(GAN):
 
     @torch.no_grad()
     def paint(self, z):
-        """Pictures (B, C, S, S) by the averaged G for z (B, 100)."""
-        return self.average[0](z.to(next(self.parameters()).device))
+        """Yield pictures (16, C, S, S) by the averaged G for z (N, 100). First its BatchNorms get
+        statistics of their own: G's belong to other weights, and make washed-out pictures."""
+        update_bn(noise(256, seed=1).to(z.device).split(64), self.average[0])
+        for some in z.split(16):
+            yield self.average[0](some)
 
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
-        self.settle()
-        return self.paint(noise(64, seed=0)), 8
-
-    def settle(self):
-        """Give the average's BatchNorms statistics of their own, before they paint: G's running
-        statistics belong to other weights, and make washed-out pictures."""
-        z = noise(256, seed=1).to(next(self.parameters()).device)
-        update_bn(z.split(64), self.average[0])
+        return torch.cat([*self.paint(noise(64, seed=0).to(x.device))]), 8
 
 class InstanceNorm(nn.Module):
-    """(B, C, H, W) -> the same without the mean and contrast of each channel of each picture, and
-    so with less of its style: BatchNorm of one picture, which in channels_last takes half the time
-    of nn.InstanceNorm2d or less."""
+    """(B, C, H, W) -> the same less mean and contrast of each channel of a picture, and so less of
+    its style. BatchNorm of one picture: in channels_last, half the time of nn.InstanceNorm2d."""
     def forward(self, x):
         return torch.cat([batch_norm(one, None, None, training=True) for one in x.split(1)])
 
@@ -178,15 +166,13 @@ def translator(channels, width, blocks, upsample):
 class Pool(nn.Module):
     """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of
     them, and so does not forget faults that G has given up and could come back to."""
-
     def __init__(self, channels, size):
         super().__init__()
         self.register_buffer('images', torch.zeros(50, channels, size, size))
         self.register_buffer('seen', torch.tensor(0))
 
     def forward(self, fake):
-        """Pictures (B, C, size, size) for D; a new tensor, so that `fake` stays as it is."""
-        shown = fake.clone()
+        shown = fake.clone()                           # `fake` itself is for G's half of the step
         for i, new in enumerate(fake):
             if self.seen < len(self.images):
                 self.images[self.seen] = new
@@ -222,13 +208,11 @@ class CycleGAN(GAN):
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
         values = {}
-        sides = zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y))
-        for name, D, pool, real, fake in sides:
-            for_real, for_fake = D(real).float(), D(pool(fake.detach())).float()
+        for one, D, pool, real, fake in zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y)):
+            on_real, on_fake = D(real).float(), D(pool(fake.detach())).float()
             # The paper's Eq. 1 with squares for logs (section 4), halved (7.1); for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
-            loss = ((for_real - 1).square().mean() + for_fake.square().mean()) / 2
-            values[f'loss_D_{name}'] = loss
+            values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
         # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
         # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).

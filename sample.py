@@ -4,8 +4,6 @@
     python sample.py -n 48 --out walk.gif                  a walk through the space of z
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
-import math
-import signal
 from itertools import islice
 from pathlib import Path
 
@@ -13,58 +11,50 @@ import torch
 
 from data import fail, grid, pictures, write
 from gan import noise
-from train import restore, to_uint8, within
+from train import BEST, DEVICES, restore, to_uint8, within
 
-def paint(model, n, seed):
-    """Yield (name, picture) n times: number k of a seed is the same whatever n."""
-    images = (image for z in noise(n, seed).split(16) for image in to_uint8(model.paint(z)))
-    return ((f'{number:05d}', image) for number, image in enumerate(images))
-
-def walk(model, n, seed):
-    """Yield n frames, grids of 16, whose z go round: cos(t) a + sin(t) b, N(0, 1) like a and b."""
+def paint(model, device, n, seed, walk):
+    """Yield (name, picture) n times, number k always the same; on a walk, grids as z goes round."""
     a, b = noise(32, seed).chunk(2)
-    for t in torch.arange(n, dtype=torch.float64) * 2 * math.pi / n:
-        yield 'frame', grid(to_uint8(model.paint(t.cos() * a + t.sin() * b)), columns=4)
+    t = torch.arange(n).view(n, 1, 1) * 2 * torch.pi / n
+    z = (t.cos() * a + t.sin() * b).flatten(0, 1) if walk else noise(n, seed)
+    images = (image for some in model.paint(z.to(device)) for image in to_uint8(some))
+    for number in range(n):
+        yield f'{number:05d}', grid([*islice(images, 16)], columns=4) if walk else next(images)
 
-def translate(model, path, channels, size, back, beside):
-    """Yield (name, picture) for each in `path`, decoded to `size` (0: its own) and translated; with
-    `beside`, to the right of its original."""
-    for name, picture in pictures(path, channels, size):
-        x = torch.tensor(picture, device=next(model.parameters()).device).permute(2, 0, 1)[None]
-        image = to_uint8(model.paint(x / 127.5 - 1, back))[0]
-        yield name, grid([picture, image], columns=2) if beside else image
+def translate(model, device, named, back, beside):
+    """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
+    for name, picture in named:
+        x = torch.tensor(picture, device=device).permute(2, 0, 1)[None]
+        image = to_uint8(model.paint(x / 127.5 - 1, back))
+        yield name, grid([picture, *image], columns=2) if beside else image[0]
 
 def main():
     """Read the options, make the pictures, write them."""
-    signal.signal(signal.SIGINT, lambda *_: fail('stopped'))
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('-n', type=within(int, 1, 1e5), default=64, help='pictures, or pairs in .png; default: 64')
-    one = parser.add_mutually_exclusive_group().add_argument
+    add, one = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    add('-n', type=within(1, 1e5), default=64, help='pictures, or pairs in .png; default: 64')
     one('--photos', type=Path, help='translate these, X to Y')
     one('--paintings', type=Path, help='translate these, Y to X')
-    add('--seed', type=within(int, 0), default=0, help='of z; default: 0')
+    add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png (grid), .gif (walk), .zip (Kaggle) or a new folder; '
-        'default: samples.png beside the checkpoint')
-    add('--device', default='', help='default: cuda, mps or cpu, the first that is there')
+    add('--out', type=Path, help='.png, .gif (walk), .zip (Kaggle) or folder; default: samples.png')
+    add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
     path = args.ckpt or Path('out', 'cyclegan' if source else 'dcgan', 'last.pt')
     options, model, _ = restore(path, [f'--device={args.device}'])
     if (options.model == 'cyclegan') != bool(source):
         fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
-    model.to(options.device, memory_format=torch.channels_last)
     out = args.out or path.with_name('samples.png')
-    ending = out.suffix.lower()
+    form = out.suffix.lower()
     if source:
-        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(ending, 0)
-        named = translate(model, source, options.channels, size, not args.photos, ending == '.png')
-        named = islice(named, args.n if ending == '.png' else None)
+        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
+        named = islice(pictures(source, options.channels, size), args.n if form == '.png' else None)
+        named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
-        model.settle()
-        named = (walk if ending == '.gif' else paint)(model, args.n, args.seed)
-    write(named, out, columns=math.ceil(args.n ** 0.5 / (2 if source else 1)))
+        named = paint(model, args.device, args.n, args.seed, walk=form == '.gif')
+    write(named, out, columns=int((args.n - 1) ** 0.5 / (2 if source else 1)) + 1)
     print(out)
 
 if __name__ == '__main__':
