@@ -1,7 +1,5 @@
 """Pictures in and out: folders, TFRecords, IDX files or toy scenes in; grids, GIFs, zips out.
 
-    python data.py monet_jpg photo_jpg          tells what is there; a sheet of it: out/data.png
-
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
 import gzip
@@ -10,7 +8,6 @@ import os
 import sys
 import time
 import zipfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -77,9 +74,9 @@ def read(file):
         yield b''                           # which decode() finds broken
 
 def decode(source, channels=None, size=None):
-    """(picture (H, W, C) uint8, (width, height, mode) of the file) of a Path or of what read()
-    yields; None if broken. Upright, transparency on white. Channels: 3, for IDX 1. The shorter side
-    is resized to size (antialiased; default 72, for IDX 32) and the middle cut out; 0 keeps all."""
+    """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,
+    transparency on white. Channels: 3, for IDX 1. The shorter side is resized to size (antialiased;
+    default 72, for IDX 32) and the middle cut out; 0 keeps all."""
     with suppress(Exception):                         # decoders raise all sorts of things
         gray = isinstance(source, np.ndarray)
         size = (32 if gray else 72) if size is None else size
@@ -89,7 +86,6 @@ def decode(source, channels=None, size=None):
             image = features.get(b'image') or features[b'image/encoded']
             source = io.BytesIO(next(fields(*fields(image))))
         image = Image.fromarray(source) if gray else Image.open(source)
-        form = *image.size, image.mode
         image.draft(None, (3 * size, 3 * size) if size else image.size)    # large JPEGs, coarsely
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -99,7 +95,7 @@ def decode(source, channels=None, size=None):
             image = Image.alpha_composite(white, image.convert('RGBA'))
         image = image.convert('L' if channels == 1 or gray and not channels else 'RGB')
         image = ImageOps.fit(image, (size, size) if size else image.size, Image.LANCZOS)
-        return np.atleast_3d(image), form
+        return np.atleast_3d(image)
 
 def pictures(path, channels=None, size=None):
     """Yield (name, picture) of all in `path`, in order, by several threads; then tell what it was.
@@ -108,28 +104,24 @@ def pictures(path, channels=None, size=None):
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     chosen = ([file for file in files if file.suffix.lower() in PICTURES]
               or [file for file in files if file.suffix.lower() in RECORDS] or files)
-    forms, folders, broken = set(), Counter(), []
+    number, broken = 0, []
     items = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
              for i, source in enumerate([file] if file.suffix.lower() in PICTURES else read(file)))
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(items, 16)):         # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
-            for (file, i, source), result in zip(portion, decoded):
+            for (file, i, source), picture in zip(portion, decoded):
                 name = os.path.relpath(file, path.parent if file == path else path)
-                if result:
-                    forms.add(result[1])
-                    folders[os.path.dirname(name)] += 1
-                    yield name if source is file else f'{name}/{i:05d}', result[0]
-                else:
+                if picture is None:
                     broken.append(name)
-    if not forms:
+                else:
+                    number += 1
+                    yield name if source is file else f'{name}/{i:05d}', picture
+    if not number:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    print(f'{path}: {folders.total()} pictures of {min(forms)[:2]} to {max(forms)[:2]} px, '
-          f'{sorted({mode for *_, mode in forms})}; passed over: {len(files) - len(chosen)} other '
-          f'files, {len(broken)} broken {broken[:5]}')
-    for folder, count in folders.items() if len(folders) > 1 else ():
-        print(f'{count:8d} {"#" * (50 * count // max(folders.values()))} {folder!r}')
+    print(f'{path}: {number} pictures; passed over: {len(files) - len(chosen)} other files, '
+          f'{len(broken)} broken {broken[:5]}')
     if len(chosen) > 1.5 * len({file.name for file in chosen}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 
@@ -205,13 +197,3 @@ def draw_losses(rows):
                    for row in (rows[0] | {'epoch': 0}, *rows)], colour, width=2)
         draw.text((750, 20 + 18 * number), name, colour)
     return np.asarray(sheet)
-
-def main():
-    """Explore the paths of the command line, and make a sheet of 10 pictures of each."""
-    sheet = [named for path in sys.argv[1:] or fail('give folders, TFRecord or IDX files')
-             for i, named in enumerate(pictures(Path(path), channels=3, size=128)) if i < 10]
-    write(sheet, Path('out/data.png'), columns=10)
-    print('out/data.png')
-
-if __name__ == '__main__':
-    main()

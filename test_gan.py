@@ -249,8 +249,7 @@ class Readers(Folder):
         Path('set/broken.jpg').write_bytes(b'\xff\xd8\xff no')
         pixels, text = self.load('set', 32)
         self.assertEqual((pixels.shape, "'broken.jpg'" in text), ((4, 32, 32, 3), True))
-        self.assertRegex(self.succeed(data.main, 'set'), r"(?s)4 pictures.* 3 #+ 'Albrecht Dürer'")
-        self.assertEqual(Image.open('out/data.png').width, 10 * 130 - 2)
+        self.assertIn('4 pictures', text)
         self.save('set/resized/{}.jpg', 3)                          # the same pictures again
         self.assertIn('names come twice', self.load('set')[1])
 
@@ -264,16 +263,16 @@ class Readers(Folder):
                  ('RGB', 'tif'), ('RGB', 'bmp'), ('P', 'gif'))
         for image, ending in ((deep, 'png'), *((red.convert(a), ending) for a, ending in modes)):
             image.save(f'a.{ending}', exif=exif)
-            picture, form = data.decode(Path(f'a.{ending}'), 3, 32)
+            picture = data.decode(Path(f'a.{ending}'), 3, 32)
             if ending in ('bmp', 'gif'):                            # which hold no such mark
                 picture = picture.transpose(1, 0, 2)
-            self.assertLess(picture[:12].mean(), 15, form)
+            self.assertLess(picture[:12].mean(), 15, ending)
             colour = [82] * 3 if image.mode in ('L', 'LA', 'I;16') else (200, 30, 40)
-            self.assertLess(np.abs(picture[20:].mean((0, 1)) - colour).max(), 30, form)
-        picture, form = data.decode(Path('a.bmp'), 3, 20)           # the middle 40 of 60 columns
-        self.assertEqual((form, picture[:, :9].max() < 30), ((60, 40, 'RGB'), True))
+            self.assertLess(np.abs(picture[20:].mean((0, 1)) - colour).max(), 30, ending)
+        picture = data.decode(Path('a.bmp'), 3, 20)                 # the middle 40 of 60 columns
+        self.assertLess(picture[:, :9].max(), 30)
         Image.new('RGBA', (40, 40), (0, 0, 0, 0)).save('clear.png')
-        self.assertEqual(data.decode(Path('clear.png'))[0].min(), 255)
+        self.assertEqual(data.decode(Path('clear.png')).min(), 255)
 
     def test_tfrecord(self):
         def field(number, content):                  # the length in three bytes of a varint
@@ -290,7 +289,7 @@ class Readers(Folder):
         Path('set/a.tfrec').write_bytes(records)
         self.assertEqual(self.load('set')[0][:, 0, 0, 0].tolist(), [0, 50, 100])
         Path('set/a.tfrec').write_bytes(records[:-30])
-        self.assertRegex(self.load('set')[1], r"2 pictures .*0 other files, 1 broken \['a.tfrec'\]")
+        self.assertRegex(self.load('set')[1], r"2 pictures.*0 other files, 1 broken \['a.tfrec'\]")
         Path('set/a.tfrec').write_bytes(struct.pack('<QI', 2 ** 60, 0) + records)
         self.assertRaises(SystemExit, self.load, 'set', 32)
 
@@ -302,7 +301,7 @@ class Readers(Folder):
         Path('mnist/t10k-images-idx3-ubyte').write_bytes(content)
         Path('mnist/t10k-labels-idx1-ubyte').write_bytes(struct.pack('>2I', 0x801, 5) + bytes(5))
         self.assertEqual(self.load('mnist')[0].shape, (10, 32, 32, 1))
-        self.assertEqual(data.decode(digits[0], size=28)[0][..., 0].tolist(), digits[0].tolist())
+        self.assertEqual(data.decode(digits[0], size=28)[..., 0].tolist(), digits[0].tolist())
 
     def test_toy_scenes_are_always_the_same(self):
         a, b, bare, other = map(data.toy_scene, (0, 0, 0, 1), [32] * 4, (True, True, False, True))
@@ -386,7 +385,7 @@ class Program(Folder):
         for line in ('train --data monet_jpg', 'train --data text/empty', 'train --data text',
                      'train --photos set', 'train --size 48', 'train --batch 0', 'train --lr nan',
                      'train --epochs -1', 'train --resume', 'train --device cuda:99',
-                     'train --device x', 'train --data set --out file/out', 'data none',
+                     'train --device x', 'train --data set --out file/out',
                      'train --model cyclegan --size 34', 'sample --ckpt none.pt', 'sample -n 0',
                      'sample --ckpt bad.pt', 'sample --photos set --paintings set'):
             program, *arguments = line.split()
