@@ -1,13 +1,13 @@
-"""Pictures in and out: folders, TFRecords, IDX files or toy scenes in; grids, GIFs, zips out.
+"""Pictures in and out: folders, IDX files or toy scenes in; grids, GIFs, zips out.
 
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
 import gzip
-import io
 import os
 import sys
 import time
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-RECORDS = ('.tfrec', '.tfrecord', '.tfrecords')
 # fail(message): one line that names what was found where, and what to try next; exit code 2.
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error
 
@@ -46,32 +45,17 @@ def progress(items, describe):
             line = f'{count} of {len(items)}, {left:.1f} min left, {describe()}'
             print(f'{line:79.79}', end='\r', file=sys.stderr, flush=True)
 
-def fields(message):
-    """Yield the contents of a protocol buffer's fields (protobuf.dev/programming-guides/encoding),
-    here: a byte; the length, 7 bits a byte, lowest first, top bit set if more follow; content."""
-    at = 0
-    while at < len(message):
-        start = next(i for i in range(at + 2, at + 12) if message[i - 1] < 128)
-        end = start + sum((byte & 127) << 7 * i for i, byte in enumerate(message[at + 1:start]))
-        yield message[start:end]
-        at = end
-
 def read(file):
-    """Yield a TFRecord file's records (bytes) or an IDX file's arrays (H, W), up to any cut-off.
-    tensorflow.org/tutorials/load_data/tfrecord: length, 8 bytes; checksum, 4, not verified here;
-    record; checksum, 4. yann.lecun.com/exdb/mnist: 0x803, N, H, W, 4 bytes each; pixels."""
-    ending = file.suffix.lower()
-    try:                 # in memory first: read() of a file would allocate what a length claims
-        stream = gzip.open(file) if ending == '.gz' else io.BytesIO(file.read_bytes())
-        while ending in RECORDS and (head := stream.read(12)):
-            record = stream.read(int.from_bytes(head[:8], 'little'))
-            yield record if len(stream.read(4)) == 4 else b''
-        if stream.read(4) == b'\0\0\x08\x03':           # labels have 0x801
-            _, height, width = np.frombuffer(stream.read(12), '>u4').tolist()
-            while pixels := stream.read(height * width):
-                yield np.frombuffer(pixels, np.uint8).reshape(height, width)
-    except Exception:                       # unreadable, cut off, or not the gzip it says it is
-        yield b''                           # which decode() finds broken
+    """Yield what decode() takes of a file: its path, if the ending is a picture's, or an IDX file's
+    arrays (H, W) uint8: 0x803, N, H, W in 4 bytes each, pixels (yann.lecun.com/exdb/mnist)."""
+    if file.suffix.lower() in PICTURES:
+        yield file
+        return
+    with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
+        content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
+        if content.startswith(b'\0\0\x08\x03'):                     # labels have 0x801
+            shape = np.frombuffer(content, '>u4', count=4)[1:]
+            yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)
 
 def decode(source, channels=None, size=None):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,
@@ -80,11 +64,6 @@ def decode(source, channels=None, size=None):
     with suppress(Exception):                         # decoders raise all sorts of things
         gray = isinstance(source, np.ndarray)
         size = (32 if gray else 72) if size is None else size
-        if isinstance(source, bytes):
-            # tf.train.Example{Features{entry{key, Feature{BytesList{value}}}, entry ...}}
-            features = dict(map(fields, fields(*fields(source))))
-            image = features.get(b'image') or features[b'image/encoded']
-            source = io.BytesIO(next(fields(*fields(image))))
         image = Image.fromarray(source) if gray else Image.open(source)
         image.draft(None, (3 * size, 3 * size) if size else image.size)    # large JPEGs, coarsely
         image = ImageOps.exif_transpose(image)
@@ -98,31 +77,28 @@ def decode(source, channels=None, size=None):
         return np.atleast_3d(image)
 
 def pictures(path, channels=None, size=None):
-    """Yield (name, picture) of all in `path`, in order, by several threads; then tell what it was.
-    Of a folder: pictures below it, not hidden, or else TFRecords, or IDX files; fail() if none."""
+    """Yield (name, picture) of all in `path`, in order, by several threads; then tell how many.
+    Of a folder: all pictures below it, hidden ones aside, or else all IDX files; fail() if none."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    chosen = ([file for file in files if file.suffix.lower() in PICTURES]
-              or [file for file in files if file.suffix.lower() in RECORDS] or files)
-    number, broken = 0, []
+    chosen = [file for file in files if file.suffix.lower() in PICTURES] or files
     items = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
-             for i, source in enumerate([file] if file.suffix.lower() in PICTURES else read(file)))
+             for i, source in enumerate(read(file)))
+    used = Counter()
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(items, 16)):         # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
             for (file, i, source), picture in zip(portion, decoded):
-                name = os.path.relpath(file, path.parent if file == path else path)
-                if picture is None:
-                    broken.append(name)
-                else:
-                    number += 1
+                if picture is not None:
+                    used[file] += 1
+                    name = os.path.relpath(file, path.parent if file == path else path)
                     yield name if source is file else f'{name}/{i:05d}', picture
-    if not number:
+    if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
-             'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    print(f'{path}: {number} pictures; passed over: {len(files) - len(chosen)} other files, '
-          f'{len(broken)} broken {broken[:5]}')
-    if len(chosen) > 1.5 * len({file.name for file in chosen}):
+             'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
+    rest = [file.name for file in files if file not in used]
+    print(f'{path}: {used.total()} pictures; passed over: {len(rest)} files, {rest[:9]}')
+    if len(used) > 1.5 * len({file.name for file in used}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 
 def toy_scene(number, size, dabs):

@@ -45,7 +45,7 @@ def read_options(arguments):
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), for IDX files 1 (gray)')
     add = parser.add_argument_group('training').add_argument
-    add('--data', help='folder of pictures or TFRecords, or IDX file; default: toy paintings')
+    add('--data', help='folder of pictures, or IDX file; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(32, 4096), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
