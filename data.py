@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 # fail(message): one line that names what was found where, and what to try next; exit code 2.
@@ -158,18 +158,3 @@ def write(named, path, columns=1):
         for name, picture in named:
             file = (path / name).with_suffix('.png')
             write([(name, picture)], path / f'{name}.png' if file.exists() else file)
-
-def draw_losses(rows):
-    """Curves of the values in log.csv over the epochs, (H, W, 3) uint8."""
-    sheet = Image.new('RGB', (880, 400), 'white')
-    draw, names = ImageDraw.Draw(sheet), list(rows[0])[4:]
-    high = max(row[name] for row in rows for name in names)
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        draw.text((15, 345 - 330 * part), f'{high * part:.2f}', 'black')
-        draw.text((40 + 680 * part, 370), f'epoch {len(rows) * part:g}', 'black')
-    for number, name in enumerate(names):
-        colour = f'hsl({360 * number // len(names)}, 90%, 40%)'
-        draw.line([(60 + 680 * row['epoch'] / len(rows), 350 - 330 * row[name] / high)
-                   for row in (rows[0] | {'epoch': 0}, *rows)], colour, width=2)
-        draw.text((750, 20 + 18 * number), name, colour)
-    return np.asarray(sheet)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import draw_losses, fail, load, pictures, progress, replacing, write
+from data import fail, load, pictures, progress, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -116,7 +116,7 @@ def step(model, optimizer, batch, autocast, decay):
     return values
 
 def end_epoch(options, sets, model, autocast, state):
-    """Write log.csv with one more row and, 10 to 20 times in a long run, a preview and loss.png."""
+    """Write log.csv with one more row and, 10 to 20 times in a long run, a grid of pictures."""
     rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
@@ -132,7 +132,6 @@ def end_epoch(options, sets, model, autocast, state):
         x = [pixels[np.arange(4) % len(pixels)] / 127.5 - 1 for pixels in sets]
         images, columns = autocast(model.preview)(*x)
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
-        write([('', draw_losses(rows))], options.out / 'loss.png')
     if epoch == options.epochs:
         write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
