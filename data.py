@@ -1,4 +1,4 @@
-"""Pictures in and out: folders, IDX files or toy scenes in; grids, GIFs, zips out.
+"""Pictures in and out: folders, IDX files or toy scenes in; grids, zips, folders out.
 
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
@@ -133,27 +133,23 @@ def grid(tiles, columns):
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
 def write(named, path, columns=1):
-    """Write (name, picture) pairs as the ending of `path` says. .png: one grid. .gif: 12 a second.
-    .zip: JPEGs of 256x256, as Kaggle's contest takes them. Anything else: a new folder of PNGs."""
+    """Write (name, picture) pairs as the ending of `path` says. .png: one grid. .zip: JPEGs of
+    256x256, as Kaggle's contest takes them. Anything else: a new folder of PNGs."""
     ending = path.suffix.lower()
-    images = (Image.fromarray(picture.squeeze()) for _, picture in named)
     if ending == '.png':
         with replacing(path) as temporary:
             sheet = grid([picture for _, picture in named], columns)
             Image.fromarray(sheet if sheet.shape[2] == 3 else sheet[..., 0]).save(temporary)
-    elif ending == '.gif':
-        with replacing(path) as temporary:
-            first, *rest = (image.quantize(method=Image.Quantize.FASTOCTREE) for image in images)
-            first.save(temporary, save_all=True, append_images=rest, duration=83, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
-            for number, image in enumerate(images, start=1):
+            for number, (_, picture) in enumerate(named, start=1):
+                image = Image.fromarray(picture.squeeze()).convert('RGB').resize((256, 256))
                 with archive.open(f'{number:05d}.jpg', 'w') as file:
-                    image.convert('RGB').resize((256, 256)).save(file, 'JPEG', quality=95)
+                    image.save(file, 'JPEG', quality=95)
         if not 7000 <= number <= 10000:
             print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
     elif path.exists() or ending in PICTURES:
-        fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
+        fail(f'{path}: give a folder that is not there yet, or .png or .zip')
     else:
         for name, picture in named:
             file = (path / name).with_suffix('.png')

@@ -1,7 +1,6 @@
 """Pictures from a trained model: new ones by DCGAN, translated ones by CycleGAN.
 
     python sample.py -n 64                                 a grid, out/dcgan/samples.png
-    python sample.py -n 48 --out walk.gif                  a walk through the space of z
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
 from itertools import islice
@@ -13,14 +12,10 @@ from data import fail, grid, pictures, write
 from gan import noise
 from train import BEST, DEVICES, restore, to_uint8, within
 
-def paint(model, device, n, seed, walk):
-    """Yield (name, picture) n times, number k always the same; on a walk, grids as z goes round."""
-    a, b = noise(32, seed).chunk(2)
-    t = torch.arange(n).view(n, 1, 1) * 2 * torch.pi / n
-    z = (t.cos() * a + t.sin() * b).flatten(0, 1) if walk else noise(n, seed)
-    images = (image for some in model.paint(z.to(device)) for image in to_uint8(some))
-    for number in range(n):
-        yield f'{number:05d}', grid([*islice(images, 16)], columns=4) if walk else next(images)
+def paint(model, device, n, seed):
+    """Yield (name, picture) n times: number k of a seed is the same whatever n."""
+    images = (image for x in model.paint(noise(n, seed).to(device)) for image in to_uint8(x))
+    return ((f'{number:05d}', image) for number, image in enumerate(images))
 
 def translate(model, device, named, back, beside):
     """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
@@ -38,7 +33,7 @@ def main():
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png, .gif (walk), .zip (Kaggle) or folder; default: samples.png')
+    add('--out', type=Path, help='.png, .zip (Kaggle) or a new folder; default: samples.png')
     add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
@@ -49,11 +44,11 @@ def main():
     out = args.out or path.with_name('samples.png')
     form = out.suffix.lower()
     if source:
-        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
+        size = {'.png': options.load_size, '.zip': 256}.get(form, 0)
         named = islice(pictures(source, options.channels, size), args.n if form == '.png' else None)
         named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
-        named = paint(model, args.device, args.n, args.seed, walk=form == '.gif')
+        named = paint(model, args.device, args.n, args.seed)
     write(named, out, columns=int((args.n - 1) ** 0.5 / (2 if source else 1)) + 1)
     print(out)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import fail, load, pictures, progress, replacing, write
+from data import fail, load, progress, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -132,8 +132,6 @@ def end_epoch(options, sets, model, autocast, state):
         x = [pixels[np.arange(4) % len(pixels)] / 127.5 - 1 for pixels in sets]
         images, columns = autocast(model.preview)(*x)
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
-    if epoch == options.epochs:
-        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
