@@ -4,8 +4,6 @@ A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX
 import argparse
 import gzip
 import os
-import sys
-import time
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -33,17 +31,6 @@ def replacing(path):
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-def progress(items, describe):
-    """Yield the items; on a terminal, each second a line tells how many, and how long yet."""
-    start = shown = time.monotonic()
-    for count, item in enumerate(items, start=1):
-        yield item
-        if sys.stderr.isatty() and time.monotonic() > shown + 1:
-            shown = time.monotonic()
-            left = (shown - start) / count * (len(items) - count) / 60
-            line = f'{count} of {len(items)}, {left:.1f} min left, {describe()}'
-            print(f'{line:79.79}', end='\r', file=sys.stderr, flush=True)
 
 def read(file):
     """Yield what decode() takes of a file: its path, if the ending is a picture's, or an IDX file's
@@ -82,8 +69,7 @@ def pictures(path, channels=None, size=None):
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     chosen = [file for file in files if file.suffix.lower() in PICTURES] or files
-    items = ((file, i, source) for file in progress(chosen, lambda: f'reading {path}')
-             for i, source in enumerate(read(file)))
+    items = ((file, i, source) for file in chosen for i, source in enumerate(read(file)))
     used = Counter()
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(items, 16)):         # so that memory does not grow with N

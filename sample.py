@@ -19,10 +19,12 @@ def paint(model, device, n, seed):
 
 def translate(model, device, named, back, beside):
     """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
-    for name, picture in named:
+    for number, (name, picture) in enumerate(named, start=1):
         x = torch.tensor(picture, device=device).permute(2, 0, 1)[None]
         image = to_uint8(model.paint(x / 127.5 - 1, back))
         yield name, grid([picture, *image], columns=2) if beside else image[0]
+        if number % 500 == 0:
+            print(f'{number} are done', flush=True)
 
 def main():
     """Read the options, make the pictures, write them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import fail, load, progress, replacing, write
+from data import fail, load, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -75,7 +75,7 @@ def restore(path, arguments):
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         made, weights, *_ = (checkpoint[name] for name in (
-            'options', 'model', 'optimizer', 'step', 'steps', 'seconds', 'rows', 'sums', 'line'))
+            'options', 'model', 'optimizer', 'step', 'steps', 'seconds', 'rows', 'sums'))
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
             model = MODELS[options.model](**vars(options))
@@ -122,12 +122,11 @@ def end_epoch(options, sets, model, autocast, state):
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
     row |= {name: value.item() for name, value in state['sums'].items()}
     rows.append(row)
-    state |= {'sums': {}, 'line': ', '.join(f'{name} {row[name]:.4g}' for name in row)}
+    state['sums'] = {}
+    print(', '.join(f'{name} {row[name]:.4g}' for name in row), flush=True)
     with replacing(options.out / 'log.csv') as temporary:
         lines = [row, *map(dict.values, rows)]         # its keys, then all values
         temporary.write_text('\n'.join(','.join(map(str, line)) for line in lines) + '\n')
-    if not sys.stderr.isatty():
-        print(state['line'], flush=True)
     if (options.epochs - epoch) % math.ceil(options.epochs / 20) == 0:
         x = [pixels[np.arange(4) % len(pixels)] / 127.5 - 1 for pixels in sets]
         images, columns = autocast(model.preview)(*x)
@@ -139,7 +138,7 @@ def train(options, sets, model, optimizer, autocast, state):
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.monotonic() - state['seconds'], steps * options.epochs
-    for now in progress(range(state['step'], total), lambda: state['line']):
+    for now in range(state['step'], total):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
@@ -165,10 +164,12 @@ def train(options, sets, model, optimizer, autocast, state):
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
             saved = state['seconds']
+            left = saved / (now + 1) * (total - now - 1) / 60
+            print(f'step {now + 1} of {total} is saved, {left:.1f} min left', flush=True)
             if stop:
                 break
-    print(f'step {state["step"]} of {total} is saved; to go on: python train.py --resume --out "'
-          f'{options.out}"; to paint: python sample.py --ckpt "{options.out / "last.pt"}"')
+    print(f'to go on: python train.py --resume --out "{options.out}"; '
+          f'to paint: python sample.py --ckpt "{options.out / "last.pt"}"')
 
 def main():
     """Train as the command line says."""
@@ -194,7 +195,7 @@ def main():
         torch.manual_seed(options.seed)
         model = MODELS[options.model](**vars(options))
         model.to(options.device, memory_format=torch.channels_last)
-        state = {'step': 0, 'steps': steps, 'seconds': 0.0, 'rows': [], 'sums': {}, 'line': ''}
+        state = {'step': 0, 'steps': steps, 'seconds': 0.0, 'rows': [], 'sums': {}}
     if state['steps'] != steps:
         fail(f'{options.out}: has {state["steps"]} steps an epoch; give its pictures and --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
