@@ -1,5 +1,4 @@
 """Pictures in and out: folders, IDX files or toy scenes in; grids, zips, folders out.
-
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
 import gzip
@@ -33,11 +32,8 @@ def replacing(path):
             temporary.unlink()
 
 def read(file):
-    """Yield what decode() takes of a file: its path, if the ending is a picture's, or an IDX file's
-    arrays (H, W) uint8: 0x803, N, H, W in 4 bytes each, pixels (yann.lecun.com/exdb/mnist)."""
-    if file.suffix.lower() in PICTURES:
-        yield file
-        return
+    """Yield the pictures of an IDX file, .gz or not, arrays (H, W) uint8; none if it is broken. Its
+    format (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes each, then the pixels."""
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
         content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
         if content.startswith(b'\0\0\x08\x03'):                     # labels have 0x801
@@ -68,17 +64,17 @@ def pictures(path, channels=None, size=None):
     Of a folder: all pictures below it, hidden ones aside, or else all IDX files; fail() if none."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    chosen = [file for file in files if file.suffix.lower() in PICTURES] or files
-    items = ((file, i, source) for file in chosen for i, source in enumerate(read(file)))
+    images = [(file, file) for file in files if file.suffix.lower() in PICTURES]
+    items = iter(images or ((file, array) for file in files for array in read(file)))
     used = Counter()
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(items, 16)):         # so that memory does not grow with N
-            decoded = pool.map(lambda item: decode(item[2], channels, size), portion)
-            for (file, i, source), picture in zip(portion, decoded):
+            decoded = pool.map(lambda item: decode(item[1], channels, size), portion)
+            for (file, _), picture in zip(portion, decoded):
                 if picture is not None:
                     used[file] += 1
                     name = os.path.relpath(file, path.parent if file == path else path)
-                    yield name if source is file else f'{name}/{i:05d}', picture
+                    yield name if images else f'{name}/{used[file]:05d}', picture
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
@@ -100,8 +96,8 @@ def toy_scene(number, size, dabs):
     scene = np.vstack([scene, 0.8 * scene[::-1]])[:size].clip(0, 255).astype(np.uint8)     # water
     painted = scene.copy()
     for i, j in rng.integers(0, size, (12 * size * dabs, 2)):
-        hue = (scene[i, j] + rng.normal(0, 6, 3)).clip(0, 255)
-        painted[i:i + size // 20, j:j + size // 10] = hue
+        stroke = painted[i:i + size // 20, j:j + size // 10]
+        stroke[:] = (scene[i, j] + rng.normal(0, 6, 3)).clip(0, 255)
     return painted
 
 def load(path=None, size=None, channels=None, dabs=True):

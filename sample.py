@@ -12,11 +12,6 @@ from data import fail, grid, pictures, write
 from gan import noise
 from train import BEST, DEVICES, restore, to_uint8, within
 
-def paint(model, device, n, seed):
-    """Yield (name, picture) n times: number k of a seed is the same whatever n."""
-    images = (image for x in model.paint(noise(n, seed).to(device)) for image in to_uint8(x))
-    return ((f'{number:05d}', image) for number, image in enumerate(images))
-
 def translate(model, device, named, back, beside):
     """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
     for number, (name, picture) in enumerate(named, start=1):
@@ -50,7 +45,9 @@ def main():
         named = islice(pictures(source, options.channels, size), args.n if form == '.png' else None)
         named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
-        named = paint(model, args.device, args.n, args.seed)
+        z = noise(args.n, args.seed).to(args.device)
+        images = (image for x in model.paint(z) for image in to_uint8(x))
+        named = ((f'{number:05d}', image) for number, image in enumerate(images))
     write(named, out, columns=int((args.n - 1) ** 0.5 / (2 if source else 1)) + 1)
     print(out)
 

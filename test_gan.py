@@ -365,12 +365,14 @@ class Program(Folder):
         os.makedirs('text/empty')
         for name in ('text/a.jpg', 'file', 'bad.pt'):
             Path(name).write_bytes(b'none')
+        torch.save({'options': 5, 'model': {}, 'step': 'x'}, 'odd.pt')
         for line in ('train --data monet_jpg', 'train --data text/empty', 'train --data text',
-                     'train --photos set', 'train --size 48', 'train --batch 0', 'train --lr nan',
+                     'train --size 48', 'train --batch 0', 'train --lr nan',
                      'train --epochs -1', 'train --resume', 'train --device cuda:99',
                      'train --device x', 'train --data set --out file/out',
                      'train --model cyclegan --size 34', 'sample --ckpt none.pt', 'sample -n 0',
-                     'sample --ckpt bad.pt', 'sample --photos set --paintings set'):
+                     'sample --ckpt bad.pt', 'sample --ckpt odd.pt',
+                     'sample --photos set --paintings set'):
             program, *arguments = line.split()
             self.mistake(globals()[program].main, *arguments)
         self.assertFalse(Path('out').exists())

@@ -38,7 +38,7 @@ def read_options(arguments):
     signal.signal(signal.SIGINT, lambda *_: fail('stopped'))       # until the loop takes it over
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
-    add('--model', choices=MODELS, default='dcgan', help='default: dcgan')
+    add('--model', choices=MODELS, help='default: dcgan, or with --photos cyclegan')
     add('--size', type=within(32, 4096), help='pixels; default: 64, IDX 32, cyclegan 256')
     add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
@@ -57,6 +57,7 @@ def read_options(arguments):
     add('--out', type=Path, help='folder to write to; default: out/dcgan or out/cyclegan')
     add('--resume', action='store_true', help='go on from last.pt in --out')
     options = parser.parse_args(arguments)
+    options.model = options.model or ('cyclegan' if options.photos else 'dcgan')
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.out = options.out or Path('out', options.model)
     options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
@@ -65,8 +66,6 @@ def read_options(arguments):
     options.load_size = options.load_size or options.size and options.size * 9 // 8
     if options.size and (options.size not in sizes or options.size > options.load_size):
         parser.error(f'--size {options.size}: at most --load-size, and of {[*sizes][:4]} ...')
-    if options.photos and not cyclegan:
-        parser.error('--photos: is for --model cyclegan')
     return options
 
 def restore(path, arguments):
@@ -106,7 +105,7 @@ def step(model, optimizer, batch, autocast, decay):
     for nets in (model.discriminators, model.generators):
         with autocast:
             loss, terms = next(losses)
-        # One Adam for all: it skips weights without gradient; only these get any, so D none of G's.
+        # Only these nets get gradients (G's loss comes through D), and Adam skips weights without.
         optimizer.zero_grad()
         loss.backward(inputs=[*nets.parameters()])
         optimizer.step()
@@ -121,15 +120,13 @@ def end_epoch(options, sets, model, autocast, state):
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
     row |= {name: value.item() for name, value in state['sums'].items()}
-    rows.append(row)
-    state['sums'] = {}
+    state |= {'sums': {}, 'rows': [*rows, row]}
     print(', '.join(f'{name} {row[name]:.4g}' for name in row), flush=True)
     with replacing(options.out / 'log.csv') as temporary:
-        lines = [row, *map(dict.values, rows)]         # its keys, then all values
+        lines = [row, *map(dict.values, state['rows'])]         # its keys, then all values
         temporary.write_text('\n'.join(','.join(map(str, line)) for line in lines) + '\n')
     if (options.epochs - epoch) % math.ceil(options.epochs / 20) == 0:
-        x = [pixels[np.arange(4) % len(pixels)] / 127.5 - 1 for pixels in sets]
-        images, columns = autocast(model.preview)(*x)
+        images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
 
 def train(options, sets, model, optimizer, autocast, state):
@@ -152,14 +149,12 @@ def train(options, sets, model, optimizer, autocast, state):
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.monotonic() - start}
-        ended = (now + 1) % steps == 0
-        due = stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY
-        if (due or ended) and not all(map(math.isfinite, state['sums'].values())):
-            fail(f'{options.out}: a loss is not finite at step {now + 1} or some steps before; '
-                 'last.pt is from before that; --resume with a smaller --lr')
-        if ended:
+        if (now + 1) % steps == 0:
             end_epoch(options, sets, model, autocast, state)
-        if due:
+        if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
+            if not all(weight.isfinite().all() for weight in model.parameters()):
+                fail(f'{options.out}: a loss is not finite at step {now + 1} or some steps before; '
+                     'last.pt is from before that; --resume with a smaller --lr')
             state |= {'model': model.state_dict(), 'optimizer': optimizer.state_dict()}
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
@@ -168,8 +163,7 @@ def train(options, sets, model, optimizer, autocast, state):
             print(f'step {now + 1} of {total} is saved, {left:.1f} min left', flush=True)
             if stop:
                 break
-    print(f'to go on: python train.py --resume --out "{options.out}"; '
-          f'to paint: python sample.py --ckpt "{options.out / "last.pt"}"')
+    print(f'to go on: python train.py --resume --out "{options.out}"; to paint: python sample.py')
 
 def main():
     """Train as the command line says."""
