@@ -119,8 +119,8 @@ def write(named, path, columns=1):
     256x256, as Kaggle's contest takes them. Anything else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending == '.png':
+        sheet = grid([picture for _, picture in named], columns)
         with replacing(path) as temporary:
-            sheet = grid([picture for _, picture in named], columns)
             Image.fromarray(sheet if sheet.shape[2] == 3 else sheet[..., 0]).save(temporary)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:

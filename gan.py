@@ -47,7 +47,7 @@ def discriminator(channels, width, strides, norm, padding, dropout):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
                    norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
     last = nn.Conv2d(c_out, 1, kernel_size=4, padding=padding, bias=False)
-    return nn.Sequential(*layers, nn.Dropout(dropout), last)    # or D would rest on few features
+    return nn.Sequential(*layers, nn.Dropout(dropout), last)   # dropout: or D rests on few features
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
@@ -121,7 +121,7 @@ class DCGAN(GAN):
         # eval(): with the statistics that the batch above had, and without dropout. By those of
         # fakes alone, which D never meets, they would get other logits (tried: G collapsed).
         D.eval()
-        loss = generator_loss(D(augment(fake)).float())                      # (B, 1, 1, 1)
+        loss = generator_loss(D(augment(fake)).float())
         D.train()
         yield loss, {'loss_G': loss}
 
@@ -185,7 +185,7 @@ class Pool(nn.Module):
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. The average
-    helps here, too; DiffAugment, dropout in both D and kernels of 5 did not (README)."""
+    helps here, too; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
     SIZES = range(32, 4097, 4)     # pixels
     BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
     DECAY = 0.998                  # of the average: 500 steps, as a step sees one picture of each

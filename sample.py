@@ -25,7 +25,7 @@ def main():
     """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add, one = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
-    add('-n', type=within(1, 1e5), default=64, help='pictures, or pairs in .png; default: 64')
+    add('-n', type=within(1, 1e5), default=64, help='new pictures, or pairs in a .png; default: 64')
     one('--photos', type=Path, help='translate these, X to Y')
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
@@ -48,7 +48,7 @@ def main():
         z = noise(args.n, args.seed).to(args.device)
         images = (image for x in model.paint(z) for image in to_uint8(x))
         named = ((f'{number:05d}', image) for number, image in enumerate(images))
-    write(named, out, columns=int((args.n - 1) ** 0.5 / (2 if source else 1)) + 1)
+    write(named, out, columns=int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1)
     print(out)
 
 if __name__ == '__main__':

@@ -327,7 +327,7 @@ class Program(Folder):
         self.succeed(sample.main, '--photos', 'set', '--out', 'painted')
         self.assertEqual(Image.open('painted/a/0.png').size, (48, 40))
         self.succeed(sample.main, '--paintings', 'set', '-n', 3, '--out', 's.png')
-        self.assertEqual(Image.open('s.png').size, (2 * 38 - 2, 3 * 38 - 2))
+        self.assertEqual(Image.open('s.png').size, (4 * 38 - 2, 2 * 38 - 2))
         self.assertIn('7,000', self.succeed(sample.main, '--photos', 'set', '--out', 'images.zip'))
         self.assertEqual(len(zipfile.ZipFile('images.zip').namelist()), 5)
 

@@ -18,7 +18,7 @@ from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
-SAVE_EVERY = 50                       # seconds; and after the first step, to fail soon if at all
+SAVE_EVERY = 50                       # seconds
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
@@ -38,7 +38,7 @@ def read_options(arguments):
     signal.signal(signal.SIGINT, lambda *_: fail('stopped'))       # until the loop takes it over
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
-    add('--model', choices=MODELS, help='default: dcgan, or with --photos cyclegan')
+    add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
     add('--size', type=within(32, 4096), help='pixels; default: 64, IDX 32, cyclegan 256')
     add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
@@ -57,15 +57,15 @@ def read_options(arguments):
     add('--out', type=Path, help='folder to write to; default: out/dcgan or out/cyclegan')
     add('--resume', action='store_true', help='go on from last.pt in --out')
     options = parser.parse_args(arguments)
-    options.model = options.model or ('cyclegan' if options.photos else 'dcgan')
+    options.model = 'cyclegan' if options.photos else options.model or 'dcgan'
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.out = options.out or Path('out', options.model)
     options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
     options.channels = options.channels or (3 if cyclegan else None)
-    options.size = options.size or (256 if cyclegan else options.load_size)
+    options.size = options.size or (256 if cyclegan else None)
     options.load_size = options.load_size or options.size and options.size * 9 // 8
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: at most --load-size, and of {[*sizes][:4]} ...')
+        parser.error(f'--size {options.size}: at most --load-size {options.load_size}, of {sizes}')
     return options
 
 def restore(path, arguments):
@@ -81,7 +81,7 @@ def restore(path, arguments):
         model.load_state_dict(weights, assign=True)
         return options, model.to(options.device, memory_format=torch.channels_last), checkpoint
     except Exception as error:
-        fail(f'{path}: no checkpoint that fits this program and options ({type(error).__name__}); '
+        fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
              f'has {made}; train.py makes one; leave out other options, or change the path')
 
 def draw_batch(pixels, first, last, size, seed):
@@ -100,7 +100,7 @@ def to_uint8(x):
 
 def step(model, optimizer, batch, autocast, decay):
     """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1].
-    Returns the values to log as tensors: to read them here would make a GPU wait at every step."""
+    Returns the values to log as tensors: a GPU need not wait at every step until they are read."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
         with autocast:
@@ -131,7 +131,7 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
-    stop, saved, n, steps = [], -SAVE_EVERY, len(sets[-1]), state['steps']
+    stop, saved, n, steps = [], state['seconds'], len(sets[-1]), state['steps']     # n paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.monotonic() - state['seconds'], steps * options.epochs
@@ -154,7 +154,7 @@ def train(options, sets, model, optimizer, autocast, state):
         if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
             if not all(weight.isfinite().all() for weight in model.parameters()):
                 fail(f'{options.out}: a loss is not finite at step {now + 1} or some steps before; '
-                     'last.pt is from before that; --resume with a smaller --lr')
+                     'last.pt, if there, is from before that; take a smaller --lr')
             state |= {'model': model.state_dict(), 'optimizer': optimizer.state_dict()}
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
@@ -163,7 +163,7 @@ def train(options, sets, model, optimizer, autocast, state):
             print(f'step {now + 1} of {total} is saved, {left:.1f} min left', flush=True)
             if stop:
                 break
-    print(f'to go on: python train.py --resume --out "{options.out}"; to paint: python sample.py')
+    print(f'to go on: python train.py --resume --out "{options.out}", if done with more --epochs')
 
 def main():
     """Train as the command line says."""
@@ -182,7 +182,7 @@ def main():
                                   dabs=name == 'data')).permute(0, 3, 1, 2).to(options.device)
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
     n, options.channels, options.load_size, _ = sets[-1].shape
-    options.size = options.size or options.load_size // 32 * 32        # 64 of 72; of IDX files 32
+    options.size = options.size or min(256, 1 << options.load_size.bit_length() - 1)    # 64 of 72
     steps = math.ceil(n / options.batch)
     options.epochs = options.epochs or math.ceil(STEPS / steps)
     if not options.resume:
