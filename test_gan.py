@@ -7,8 +7,10 @@ import math
 import os
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zipfile
 from functools import partialmethod
@@ -352,6 +354,23 @@ class Program(Folder):
                 row |= {'seconds': 0, 'images_per_second': 0}       # which alone may differ
             for name in ('model', 'optimizer', 'rows'):
                 torch.testing.assert_close(whole[name], parts[name], rtol=0, atol=0)
+
+    @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
+    def test_a_run_that_is_killed_anywhere_goes_on(self):
+        code = 'import train; train.SAVE_EVERY = 0; train.main()'          # in saving, mostly
+        options, reached = ['--size', '32', '--width', '4', '--epochs', '99999'], 0
+        os.environ['PYTHONPATH'] = os.path.dirname(gan.__file__)
+        for _ in range(int(os.environ['KILLS'])):
+            begun = time.time()
+            run = subprocess.Popen([sys.executable, '-c', code, *options],
+                                   stdout=subprocess.DEVNULL)
+            while not (last := Path('out/dcgan/last.pt')).exists() or last.stat().st_mtime < begun:
+                self.assertIsNone(run.poll())
+            time.sleep(np.random.default_rng().random())
+            run.kill()
+            run.wait()
+            self.assertGreater(step := torch.load(last)['step'], reached)
+            options, reached = ['--resume'], step
 
     def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint(self):
         self.save('set/{}.jpg', 4)
