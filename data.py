@@ -1,10 +1,9 @@
-"""Pictures in and out: folders, IDX files or toy scenes in; grids, zips, folders out.
+"""Pictures in and out: folders, IDX files or toy scenes in; grids, GIFs, zips, folders out.
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
 import gzip
 import os
 import zipfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -66,21 +65,21 @@ def pictures(path, channels=None, size=None):
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     images = [(file, file) for file in files if file.suffix.lower() in PICTURES]
     items = iter(images or ((file, array) for file in files for array in read(file)))
-    used = Counter()
+    used = []
     with ThreadPoolExecutor() as pool:
         while portion := list(islice(items, 16)):         # so that memory does not grow with N
             decoded = pool.map(lambda item: decode(item[1], channels, size), portion)
             for (file, _), picture in zip(portion, decoded):
                 if picture is not None:
-                    used[file] += 1
+                    used.append(file)
                     name = os.path.relpath(file, path.parent if file == path else path)
-                    yield name if images else f'{name}/{used[file]:05d}', picture
+                    yield name if images else f'{name}/{len(used):05d}', picture
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in files if file not in used]
-    print(f'{path}: {used.total()} pictures; passed over: {len(rest)} files, {rest[:9]}')
-    if len(used) > 1.5 * len({file.name for file in used}):
+    rest = [file.name for file in sorted({*files} - {*used})]
+    print(f'{path}: {len(used)} pictures; passed over: {len(rest)} files, {rest[:9]}')
+    if len(images) > 1.5 * len({file.name for file, _ in images}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 
 def toy_scene(number, size, dabs):
@@ -93,21 +92,17 @@ def toy_scene(number, size, dabs):
     for tall, hill in ((0.4, (100, 130, 150)), (0.15, (70, 105, 80))):
         ridge = 1 - tall * (0.6 + 0.4 * np.sin(x * rng.uniform(4, 12) + rng.uniform(0, 6)))
         scene = np.where(y > ridge, hill + 40 * (1 - y), scene)
-    scene = np.vstack([scene, 0.8 * scene[::-1]])[:size].clip(0, 255).astype(np.uint8)     # water
+    scene = np.vstack([scene, 0.8 * scene[::-1]])[:size].clip(10, 245).astype(np.uint8)    # water
     painted = scene.copy()
     for i, j in rng.integers(0, size, (12 * size * dabs, 2)):
-        stroke = painted[i:i + size // 20, j:j + size // 10]
-        stroke[:] = (scene[i, j] + rng.normal(0, 6, 3)).clip(0, 255)
+        painted[i:i + size // 20, j:j + size // 10] = scene[i, j] + rng.integers(-10, 11, 3)
     return painted
 
 def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
         return np.stack([toy_scene(i, size or 64, dabs) for i in range(320)])[..., :channels]
-    pixels = bytearray()
-    for _, picture in pictures(Path(path), channels, size):
-        pixels += picture.tobytes()
-    return np.frombuffer(pixels, np.uint8).reshape(-1, *picture.shape)
+    return np.stack([picture for _, picture in pictures(Path(path), channels, size)])
 
 def grid(tiles, columns):
     """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
@@ -115,13 +110,18 @@ def grid(tiles, columns):
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
 def write(named, path, columns=1):
-    """Write (name, picture) pairs as the ending of `path` says. .png: one grid. .zip: JPEGs of
-    256x256, as Kaggle's contest takes them. Anything else: a new folder of PNGs."""
+    """Write (name, picture) pairs as the ending of `path` says. .png: a grid. .gif: one grid after
+    the other, of columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a folder of PNGs."""
     ending = path.suffix.lower()
-    if ending == '.png':
-        sheet = grid([picture for _, picture in named], columns)
+    if ending in ('.png', '.gif'):
+        tiles = [picture for _, picture in named]
+        n = len(tiles) if ending == '.png' else columns ** 2
+        sheets = [Image.fromarray(grid(tiles[i:i + n], columns).squeeze())
+                  for i in range(0, len(tiles), n)]
+        if ending == '.gif':                               # itself, Pillow takes ten times as long
+            sheets = [sheet.quantize(method=Image.Quantize.FASTOCTREE) for sheet in sheets]
         with replacing(path) as temporary:
-            Image.fromarray(sheet if sheet.shape[2] == 3 else sheet[..., 0]).save(temporary)
+            sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=83, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
             for number, (_, picture) in enumerate(named, start=1):
@@ -131,7 +131,7 @@ def write(named, path, columns=1):
         if not 7000 <= number <= 10000:
             print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
     elif path.exists() or ending in PICTURES:
-        fail(f'{path}: give a folder that is not there yet, or .png or .zip')
+        fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
         for name, picture in named:
             file = (path / name).with_suffix('.png')

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import affine_grid, batch_norm, grid_sample, l1_loss, pad, softplus
-from torch.optim.swa_utils import update_bn
 
 Z = 100                      # numbers in z, as in the DCGAN paper
 
@@ -87,9 +86,8 @@ class GAN(nn.Module):
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                nn.init.normal_(module.weight, mean=0, std=0.02)        # as in both papers
+        for weight in (p for p in self.parameters() if p.dim() == 4):     # of convolutions, as
+            nn.init.normal_(weight, mean=0, std=0.02)                     # in both papers
         self.average = copy.deepcopy(self.generators).requires_grad_(False).eval()
 
 class DCGAN(GAN):
@@ -129,9 +127,8 @@ class DCGAN(GAN):
     def paint(self, z):
         """Yield pictures (16, C, S, S) by the averaged G for z (N, 100). First its BatchNorms get
         statistics of their own: G's belong to other weights, and make washed-out pictures."""
-        update_bn(noise(256, seed=1).to(z.device).split(64), self.average[0])
-        for some in z.split(16):
-            yield self.average[0](some)
+        torch.optim.swa_utils.update_bn(noise(256, seed=1).to(z.device).split(64), self.average[0])
+        yield from map(self.average[0], z.split(16))
 
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""

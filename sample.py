@@ -1,6 +1,7 @@
 """Pictures from a trained model: new ones by DCGAN, translated ones by CycleGAN.
 
     python sample.py -n 64                                 a grid, out/dcgan/samples.png
+    python sample.py --out walk.gif                        a walk through the space of z
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
 from itertools import islice
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from data import fail, grid, pictures, write
+from data import grid, pictures, write
 from gan import noise
 from train import BEST, DEVICES, restore, to_uint8, within
 
@@ -22,7 +23,6 @@ def translate(model, device, named, back, beside):
             print(f'{number} are done', flush=True)
 
 def main():
-    """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add, one = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add('-n', type=within(1, 1e5), default=64, help='new pictures, or pairs in a .png; default: 64')
@@ -30,25 +30,29 @@ def main():
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png, .zip (Kaggle) or a new folder; default: samples.png')
+    add('--out', type=Path, help='.png, .gif (walk), .zip (Kaggle) or folder; default: samples.png')
     add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
-    path = args.ckpt or Path('out', 'cyclegan' if source else 'dcgan', 'last.pt')
-    options, model, _ = restore(path, [f'--device={args.device}'])
-    if (options.model == 'cyclegan') != bool(source):
-        fail(f'{path}: a {options.model}; give --photos for cyclegan, not for dcgan')
+    name = 'cyclegan' if source else 'dcgan'
+    path = args.ckpt or Path('out', name, 'last.pt')
+    options, model, _ = restore(path, [f'--device={args.device}', f'--model={name}'])
     out = args.out or path.with_name('samples.png')
     form = out.suffix.lower()
+    columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1
     if source:
-        size = {'.png': options.load_size, '.zip': 256}.get(form, 0)
+        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
         named = islice(pictures(source, options.channels, size), args.n if form == '.png' else None)
         named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
-        z = noise(args.n, args.seed).to(args.device)
+        # A walk: z goes round in 48 frames, and stays N(0, 1). Else it stands, and z = a.
+        n, frames = (columns ** 2, 48) if form == '.gif' else (args.n, 1)
+        a, b = noise(2 * n, args.seed).chunk(2)
+        t = torch.arange(frames).view(-1, 1, 1) * 2 * torch.pi / frames
+        z = (t.cos() * a + t.sin() * b).flatten(0, 1).to(args.device)            # (frames * n, 100)
         images = (image for x in model.paint(z) for image in to_uint8(x))
         named = ((f'{number:05d}', image) for number, image in enumerate(images))
-    write(named, out, columns=int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1)
+    write(named, out, columns)
     print(out)
 
 if __name__ == '__main__':

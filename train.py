@@ -4,7 +4,6 @@
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
-import math
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import fail, load, replacing, write
+from data import fail, load, pictures, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -27,7 +26,6 @@ DEVICES = sorted({BEST, 'cpu', *(f'{BEST}:{i}' for i in range(torch.accelerator.
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
     def number(text):
-        """The number that the text is."""
         if low <= type(low)(text) <= high:
             return type(low)(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
@@ -57,7 +55,7 @@ def read_options(arguments):
     add('--out', type=Path, help='folder to write to; default: out/dcgan or out/cyclegan')
     add('--resume', action='store_true', help='go on from last.pt in --out')
     options = parser.parse_args(arguments)
-    options.model = 'cyclegan' if options.photos else options.model or 'dcgan'
+    options.model = options.model or ('cyclegan' if options.photos else 'dcgan')
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.out = options.out or Path('out', options.model)
     options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
@@ -82,7 +80,7 @@ def restore(path, arguments):
         return options, model.to(options.device, memory_format=torch.channels_last), checkpoint
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
-             f'has {made}; train.py makes one; leave out other options, or change the path')
+             f'has {made}; train.py makes one; leave out other options; --photos is for cyclegan')
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: a crop for all, random flips;
@@ -125,9 +123,11 @@ def end_epoch(options, sets, model, autocast, state):
     with replacing(options.out / 'log.csv') as temporary:
         lines = [row, *map(dict.values, state['rows'])]         # its keys, then all values
         temporary.write_text('\n'.join(','.join(map(str, line)) for line in lines) + '\n')
-    if (options.epochs - epoch) % math.ceil(options.epochs / 20) == 0:
+    if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
+    if epoch == options.epochs:
+        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
@@ -166,7 +166,6 @@ def train(options, sets, model, optimizer, autocast, state):
     print(f'to go on: python train.py --resume --out "{options.out}", if done with more --epochs')
 
 def main():
-    """Train as the command line says."""
     options = read_options(sys.argv[1:])
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
@@ -183,8 +182,8 @@ def main():
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
     n, options.channels, options.load_size, _ = sets[-1].shape
     options.size = options.size or min(256, 1 << options.load_size.bit_length() - 1)    # 64 of 72
-    steps = math.ceil(n / options.batch)
-    options.epochs = options.epochs or math.ceil(STEPS / steps)
+    steps = (n - 1) // options.batch + 1
+    options.epochs = options.epochs or (STEPS - 1) // steps + 1
     if not options.resume:
         torch.manual_seed(options.seed)
         model = MODELS[options.model](**vars(options))
