@@ -3,10 +3,11 @@ A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX
 import argparse
 import gzip
 import os
+import sys
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -63,23 +64,26 @@ def pictures(path, channels=None, size=None):
     Of a folder: all pictures below it, hidden ones aside, or else all IDX files; fail() if none."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    images = [(file, file) for file in files if file.suffix.lower() in PICTURES]
-    items = iter(images or ((file, array) for file in files for array in read(file)))
-    used = []
+    items = ([(file, file) for file in files if file.suffix.lower() in PICTURES]
+             or [(file, array) for file in files for array in read(file)])
+    used, start = [], time.monotonic()
     with ThreadPoolExecutor() as pool:
-        while portion := list(islice(items, 16)):         # so that memory does not grow with N
-            decoded = pool.map(lambda item: decode(item[1], channels, size), portion)
-            for (file, _), picture in zip(portion, decoded):
+        for i in range(0, len(items), 16):                # so that memory does not grow with N
+            if i and sys.stderr.isatty():
+                left = (time.monotonic() - start) * (len(items) / i - 1) / 60
+                print(f'{i} of {len(items)}, {left:.1f} min left', end='\r', file=sys.stderr)
+            decoded = pool.map(lambda item: decode(item[1], channels, size), items[i:i + 16])
+            for (file, source), picture in zip(items[i:i + 16], decoded):
                 if picture is not None:
                     used.append(file)
                     name = os.path.relpath(file, path.parent if file == path else path)
-                    yield name if images else f'{name}/{len(used):05d}', picture
+                    yield name if source is file else f'{name}/{len(used):05d}', picture
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*files} - {*used})]
     print(f'{path}: {len(used)} pictures; passed over: {len(rest)} files, {rest[:9]}')
-    if len(images) > 1.5 * len({file.name for file, _ in images}):
+    if len({*used}) > 1.5 * len({file.name for file in used}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 
 def toy_scene(number, size, dabs):

@@ -1,7 +1,6 @@
 """Pictures from a trained model: new ones by DCGAN, translated ones by CycleGAN.
 
-    python sample.py -n 64                                 a grid, out/dcgan/samples.png
-    python sample.py --out walk.gif                        a walk through the space of z
+    python sample.py -n 64                                 out/dcgan/samples.png; or --out walk.gif
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
 from itertools import islice
@@ -15,12 +14,10 @@ from train import BEST, DEVICES, restore, to_uint8, within
 
 def translate(model, device, named, back, beside):
     """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
-    for number, (name, picture) in enumerate(named, start=1):
+    for name, picture in named:
         x = torch.tensor(picture, device=device).permute(2, 0, 1)[None]
         image = to_uint8(model.paint(x / 127.5 - 1, back))
         yield name, grid([picture, *image], columns=2) if beside else image[0]
-        if number % 500 == 0:
-            print(f'{number} are done', flush=True)
 
 def main():
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])

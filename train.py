@@ -60,8 +60,7 @@ def read_options(arguments):
     options.out = options.out or Path('out', options.model)
     options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
     options.channels = options.channels or (3 if cyclegan else None)
-    options.size = options.size or (256 if cyclegan else None)
-    options.load_size = options.load_size or options.size and options.size * 9 // 8
+    options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
         parser.error(f'--size {options.size}: at most --load-size {options.load_size}, of {sizes}')
     return options
@@ -117,12 +116,12 @@ def end_epoch(options, sets, model, autocast, state):
     rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
-    row |= {name: value.item() for name, value in state['sums'].items()}
-    state |= {'sums': {}, 'rows': [*rows, row]}
+    row |= {name: state['sums'].pop(name).item() for name in [*state['sums']]}
+    rows.append(row)
     print(', '.join(f'{name} {row[name]:.4g}' for name in row), flush=True)
-    with replacing(options.out / 'log.csv') as temporary:
-        lines = [row, *map(dict.values, state['rows'])]         # its keys, then all values
-        temporary.write_text('\n'.join(','.join(map(str, line)) for line in lines) + '\n')
+    with replacing(options.out / 'log.csv') as file:
+        np.savetxt(file, [[*row.values()] for row in rows], fmt='%.9g', delimiter=',',
+                   header=','.join(row), comments='')
     if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
