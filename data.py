@@ -59,13 +59,13 @@ def decode(source, channels=None, size=None):
         image = ImageOps.fit(image, (size, size) if size else image.size, Image.LANCZOS)
         return np.atleast_3d(image)
 
-def pictures(path, channels=None, size=None):
-    """Yield (name, picture) of all in `path`, in order, by several threads; then tell how many.
+def pictures(path, channels=None, size=None, n=None):
+    """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so.
     Of a folder: all pictures below it, hidden ones aside, or else all IDX files; fail() if none."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     items = ([(file, file) for file in files if file.suffix.lower() in PICTURES]
-             or [(file, array) for file in files for array in read(file)])
+             or [(file, array) for file in files for array in read(file)])[:n]
     used, start = [], time.monotonic()
     with ThreadPoolExecutor() as pool:
         for i in range(0, len(items), 16):                # so that memory does not grow with N
@@ -114,14 +114,14 @@ def grid(tiles, columns):
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
 def write(named, path, columns=1):
-    """Write (name, picture) pairs as the ending of `path` says. .png: a grid. .gif: one grid after
-    the other, of columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a folder of PNGs."""
+    """Write (name, picture) pairs as the ending of `path` says. .png: a grid. .gif: full grids in
+    turn, columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
         n = len(tiles) if ending == '.png' else columns ** 2
-        sheets = [Image.fromarray(grid(tiles[i:i + n], columns).squeeze())
-                  for i in range(0, len(tiles), n)]
+        sheets = (grid(tiles[i:i + n], columns) for i in range(0, max(len(tiles) - n, 0) + 1, n))
+        sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
         if ending == '.gif':                               # itself, Pillow takes ten times as long
             sheets = [sheet.quantize(method=Image.Quantize.FASTOCTREE) for sheet in sheets]
         with replacing(path) as temporary:
@@ -134,7 +134,7 @@ def write(named, path, columns=1):
                     image.save(file, 'JPEG', quality=95)
         if not 7000 <= number <= 10000:
             print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
-    elif path.exists() or ending in PICTURES:
+    elif os.path.exists(path) or ending in PICTURES:
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
         for name, picture in named:

@@ -16,7 +16,7 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers' way, 'transposed' (kernels there of 5 and 3), makes neighbours by other weights,
+    Both papers' way, 'transposed' (kernels there of 5 and 3): other weights for each neighbour,
     which prints a grid. The default is 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
@@ -98,13 +98,13 @@ class DCGAN(GAN):
     DECAY = 0.995                  # of the average, which looks back over about 200 steps
 
     def __init__(self, size, channels, width, upsample, **_):
-        strides = (2,) * (size.bit_length() - 3)                             # down to 4x4
+        strides = (2,) * (size.bit_length() - 3)        # 64 has 7 bits: halved 4 times, to 4x4
         norm = partial(nn.BatchNorm2d, momentum=1.0)     # remembers the last batch's statistics
         super().__init__([generator(size, channels, width, upsample)],
                          [discriminator(channels, width, strides, norm, padding=0, dropout=0.4)])
 
     def losses(self, x):
-        """Yield (D's loss, values to log); then, when D has learnt, (G's loss, values).
+        """Yield (D's loss, values to log); then, D having learnt (in step()), (G's loss, values).
         If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
         loss_G = log 2 = 0.69. D_fake near 0, loss_G above 5 for long: D wins, G hardly learns."""
         [G], [D] = self.generators, self.discriminators
@@ -235,6 +235,7 @@ class CycleGAN(GAN):
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
+        x, y = x[:len(y)], y[:len(x)]                               # of one set there may be fewer
         fake_y, fake_x = self.paint(x), self.paint(y, back=True)
         cycled_x, cycled_y = self.paint(fake_y, back=True), self.paint(fake_x)
         return torch.cat([x, fake_y, cycled_x, y, fake_x, cycled_y]), len(x)

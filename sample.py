@@ -3,7 +3,6 @@
     python sample.py -n 64                                 out/dcgan/samples.png; or --out walk.gif
     python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
 import argparse
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ def main():
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png, .gif (walk), .zip (Kaggle) or folder; default: samples.png')
+    add('--out', type=Path, help='.png, .gif (a walk), .zip (Kaggle), folder; default: samples.png')
     add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
@@ -39,7 +38,7 @@ def main():
     columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1
     if source:
         size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
-        named = islice(pictures(source, options.channels, size), args.n if form == '.png' else None)
+        named = pictures(source, options.channels, size, args.n if form == '.png' else None)
         named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
         # A walk: z goes round in 48 frames, and stays N(0, 1). Else it stands, and z = a.

@@ -66,7 +66,7 @@ class Folder(unittest.TestCase):
         """All that a main() says that is to end with exit code 0, or with 2 and one error line."""
         text, errors, ended = io.StringIO(), io.StringIO(), 0
         with (contextlib.redirect_stdout(text), contextlib.redirect_stderr(errors),
-              mock.patch.object(sys, 'argv', ['program', *map(str, arguments)])):
+              mock.patch.object(sys, 'argv', ['program', '--device=cpu', *map(str, arguments)])):
             try:
                 main()
             except SystemExit as stop:
@@ -309,7 +309,7 @@ class Program(Folder):
         self.assertEqual(rows[0][:4], ['epoch', 'step', 'seconds', 'images_per_second'])
         self.assertEqual([row[:2] for row in rows[1:]], [['1', '3'], ['2', '6'], ['3', '9']])
         self.assertIn('--width=4', self.mistake(train.main, '--resume', '--width', 8))
-        self.assertIn('3 steps', self.mistake(train.main, '--resume', '--batch', 2))
+        self.assertIn('[3, 9]', self.mistake(train.main, '--resume', '--batch', 2))
         for out, n in (('a.png', 20), ('b.gif', 3), ('c.zip', 20), ('d', 20), ('e', 3)):
             self.succeed(sample.main, '-n', n, '--out', out)
         self.assertEqual(Image.open('a.png').size, (5 * 34 - 2, 4 * 34 - 2))

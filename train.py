@@ -62,7 +62,7 @@ def read_options(arguments):
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: at most --load-size {options.load_size}, of {sizes}')
+        parser.error(f'--size {options.size}: {options.model} has {sizes}, up to --load-size')
     return options
 
 def restore(path, arguments):
@@ -71,7 +71,7 @@ def restore(path, arguments):
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         made, weights, *_ = (checkpoint[name] for name in (
-            'options', 'model', 'optimizer', 'step', 'steps', 'seconds', 'rows', 'sums'))
+            'options', 'model', 'optimizer', 'step', 'count', 'seconds', 'rows', 'sums'))
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
             model = MODELS[options.model](**vars(options))
@@ -82,7 +82,7 @@ def restore(path, arguments):
              f'has {made}; train.py makes one; leave out other options; --photos is for cyclegan')
 
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: a crop for all, random flips;
+    """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips;
     numbers first ... last - 1 of an endless run of passes, each in an order of its own."""
     n = len(pixels)
     order = np.concatenate([np.random.default_rng((*seed, number)).permutation(n)
@@ -130,7 +130,7 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
-    stop, saved, n, steps = [], state['seconds'], len(sets[-1]), state['steps']     # n paintings
+    stop, saved, (steps, *_, n) = [], state['seconds'], state['count']            # n paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.monotonic() - state['seconds'], steps * options.epochs
@@ -170,7 +170,7 @@ def main():
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
     elif (options.out / 'last.pt').exists():
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
-    # Where it computes in bfloat16: on two CPU cores with AVX512-BF16 a step takes half the time.
+    # bfloat16 if there are units for it: with AVX512-BF16, a step takes half the time on two cores.
     kind = torch.device(options.device).type
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if kind == 'cuda'
             else getattr(torch.cpu, 'get_capabilities', dict)().get('avx512_bf16'))   # torch 2.11
@@ -187,9 +187,9 @@ def main():
         torch.manual_seed(options.seed)
         model = MODELS[options.model](**vars(options))
         model.to(options.device, memory_format=torch.channels_last)
-        state = {'step': 0, 'steps': steps, 'seconds': 0.0, 'rows': [], 'sums': {}}
-    if state['steps'] != steps:
-        fail(f'{options.out}: has {state["steps"]} steps an epoch; give its pictures and --batch')
+        state = {'step': 0, 'count': [steps, *map(len, sets)], 'seconds': 0, 'rows': [], 'sums': {}}
+    if state['count'] != [steps, *map(len, sets)]:
+        fail(f'{options.out}: steps, pictures: {state["count"]}; give its --data and --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
     state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
