@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 # fail(message): one line that names what was found where, and what to try next; exit code 2.
@@ -45,19 +45,17 @@ def decode(source, channels=None, size=None):
     transparency on white. Channels: 3, for IDX 1. The shorter side is resized to size (antialiased;
     default 72, for IDX 32) and the middle cut out; 0 keeps all."""
     with suppress(Exception):                         # decoders raise all sorts of things
-        gray = isinstance(source, np.ndarray)
-        size = (32 if gray else 72) if size is None else size
-        image = Image.fromarray(source) if gray else Image.open(source)
+        idx = isinstance(source, np.ndarray)
+        size = (32 if idx else 72) if size is None else size
+        image = Image.fromarray(source) if idx else Image.open(source)
         image.draft(None, (3 * size, 3 * size) if size else image.size)    # large JPEGs, coarsely
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        if image.has_transparency_data:
-            white = Image.new('RGBA', image.size, 'white')
-            image = Image.alpha_composite(white, image.convert('RGBA'))
-        image = image.convert('L' if channels == 1 or gray and not channels else 'RGB')
-        image = ImageOps.fit(image, (size, size) if size else image.size, Image.LANCZOS)
-        return np.atleast_3d(image)
+        size = (size, size) if size else image.size
+        image = ImageOps.fit(image.convert('RGBA'), size, Image.LANCZOS)
+        image = Image.alpha_composite(Image.new('RGBA', size, 'white'), image)
+        return np.atleast_3d(image.convert('L' if channels == 1 or idx and not channels else 'RGB'))
 
 def pictures(path, channels=None, size=None, n=None):
     """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so.
@@ -112,6 +110,14 @@ def grid(tiles, columns):
     """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
     tiles = np.pad(tiles, [(0, -len(tiles) % columns), (0, 2), (0, 2), (0, 0)], constant_values=255)
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
+
+def curve(name, values):
+    """(name, diagram (150, 400, 3) uint8) of values, one an epoch, from 0 up to their maximum."""
+    image, high = Image.new('RGB', (400, 150), 'whitesmoke'), max(values)
+    draw = ImageDraw.Draw(image)
+    draw.text((5, 5), f'{name}: 0 to {high:.3g}, epochs 1 to {len(values)}', 'black')
+    draw.line([*zip(np.linspace(5, 394, len(values)), 144 - 120 * np.divide(values, high))], 'blue')
+    return name, np.asarray(image)
 
 def write(named, path, columns=1):
     """Write (name, picture) pairs as the ending of `path` says. .png: a grid. .gif: full grids in

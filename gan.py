@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import affine_grid, batch_norm, grid_sample, l1_loss, pad, softplus
-
 Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
@@ -72,8 +71,7 @@ def augment(x):
     # (B, S, S, 2), from -1 to 1; autocast makes it bfloat16, which is exact up to 256 px
     where = affine_grid(still, x.shape, align_corners=False) + shift / 4
     x = grid_sample(x, where, mode='nearest', align_corners=False)
-    hole = (where - centre).abs().amax(dim=3) < 0.5                 # half as wide
-    return x.masked_fill(hole.unsqueeze(1), 0)                      # 0 is gray
+    return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # half as wide, gray
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
@@ -160,24 +158,17 @@ def translator(channels, width, blocks, upsample):
         doubling(2 * width, width, upsample), norm, relu,                      # (B, 64, H, W)
         convolution(width, channels, 7, padding=3), nn.Tanh())                 # (B, 3, H, W)
 
-class Pool(nn.Module):
-    """50 earlier fakes (Shrivastava et al. 2017, arXiv 1612.07828): half of the time D gets one of
-    them, and so does not forget faults that G has given up and could come back to."""
-    def __init__(self, channels, size):
-        super().__init__()
-        self.register_buffer('images', torch.zeros(50, channels, size, size))
-        self.register_buffer('seen', torch.tensor(0))
-
-    def forward(self, fake):
-        shown = fake.clone()                           # `fake` itself is for G's half of the step
-        for i, new in enumerate(fake):
-            if self.seen < len(self.images):
-                self.images[self.seen] = new
-            elif torch.rand(()) < 0.5:
-                slot = torch.randint(len(self.images), ())
-                shown[i], self.images[slot] = self.images[slot], new
-            self.seen += 1
-        return shown
+def pooled(fake, pool, seen):
+    """Half of fake (B, C, S, S), and earlier ones from a pool of 50 (Shrivastava et al. 2017, arXiv
+    1612.07828), so that D does not forget faults that G has given up and could come back to."""
+    shown = fake.clone()                               # `fake` itself is for G's half of the step
+    for i, new in enumerate(fake):
+        if seen + i < len(pool):                       # seen: how many there were before these
+            pool[seen + i] = new
+        elif torch.rand(()) < 0.5:
+            slot = torch.randint(len(pool), ())
+            shown[i], pool[slot] = pool[slot], new
+    return shown
 
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
@@ -195,7 +186,8 @@ class CycleGAN(GAN):
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
-        self.pools = nn.ModuleList([Pool(channels, size) for _ in 'XY'])
+        self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
+        self.register_buffer('seen', torch.tensor(0))
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
@@ -204,12 +196,13 @@ class CycleGAN(GAN):
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)
-        values = {}
-        for one, D, pool, real, fake in zip('XY', (D_X, D_Y), self.pools, (x, y), (fake_x, fake_y)):
-            on_real, on_fake = D(real).float(), D(pool(fake.detach())).float()
+        values, pools = {}, self.pools.chunk(2)
+        for one, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
+            on_real, on_fake = D(real).float(), D(pooled(fake.detach(), pool, self.seen)).float()
             # The paper's Eq. 1 with squares for logs (section 4), halved (7.1); for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
+        self.seen += len(x)
         yield sum(values.values()), values
         # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
         # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).

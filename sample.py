@@ -41,11 +41,10 @@ def main():
         named = pictures(source, options.channels, size, args.n if form == '.png' else None)
         named = translate(model, args.device, named, not args.photos, beside=form == '.png')
     else:
-        # A walk: z goes round in 48 frames, and stays N(0, 1). Else it stands, and z = a.
-        n, frames = (columns ** 2, 48) if form == '.gif' else (args.n, 1)
+        n, frames = (columns ** 2, 48) if form == '.gif' else (args.n, 1)        # 48 make a walk
         a, b = noise(2 * n, args.seed).chunk(2)
         t = torch.arange(frames).view(-1, 1, 1) * 2 * torch.pi / frames
-        z = (t.cos() * a + t.sin() * b).flatten(0, 1).to(args.device)            # (frames * n, 100)
+        z = (t.cos() * a + t.sin() * b).flatten(0, 1).to(args.device)      # a itself, if one frame
         images = (image for x in model.paint(z) for image in to_uint8(x))
         named = ((f'{number:05d}', image) for number, image in enumerate(images))
     write(named, out, columns)

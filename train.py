@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import fail, load, pictures, replacing, write
+from data import curve, fail, load, pictures, replacing, write
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -112,7 +112,7 @@ def step(model, optimizer, batch, autocast, decay):
     return values
 
 def end_epoch(options, sets, model, autocast, state):
-    """Write log.csv with one more row and, 10 to 20 times in a long run, a grid of pictures."""
+    """Write log.csv with one more row and, 10 to 20 times in a long run, a grid and loss.png."""
     rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
@@ -125,6 +125,8 @@ def end_epoch(options, sets, model, autocast, state):
     if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
+        curves = (curve(name, [row[name] for row in rows]) for name in [*row][4:])
+        write(curves, options.out / 'loss.png', columns=2)
     if epoch == options.epochs:
         write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
