@@ -113,7 +113,7 @@ def grid(tiles, columns):
 
 def curve(name, values):
     """(name, diagram (150, 400, 3) uint8) of values, one an epoch, from 0 up to their maximum."""
-    image, high = Image.new('RGB', (400, 150), 'whitesmoke'), max(values)
+    image, high = Image.new('RGB', (400, 150), 'whitesmoke'), max(*values, 1e-9)
     draw = ImageDraw.Draw(image)
     draw.text((5, 5), f'{name}: 0 to {high:.3g}, epochs 1 to {len(values)}', 'black')
     draw.line([*zip(np.linspace(5, 394, len(values)), 144 - 120 * np.divide(values, high))], 'blue')
