@@ -118,7 +118,7 @@ def end_epoch(options, sets, model, autocast, state):
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
     row |= {name: state['sums'].pop(name).item() for name in [*state['sums']]}
     rows.append(row)
-    print(', '.join(f'{name} {row[name]:.4g}' for name in row), flush=True)
+    print(', '.join(f'{name} {row[name]:.5g}' for name in row), flush=True)
     with replacing(options.out / 'log.csv') as file:
         np.savetxt(file, [[*row.values()] for row in rows], fmt='%.9g', delimiter=',',
                    header=','.join(row), comments='')
