@@ -105,6 +105,7 @@ class Models(unittest.TestCase):
         self.assertAlmostEqual(loss.item(), 0.64 + 0.81 + 10 * 0.9 + 5 * 0.6, places=4)
         model.NOISE = 9                                             # in what F and G are to undo
         self.assertGreater(list(model.losses(x, y))[1][1]['loss_cycle'], 2)
+        self.assertEqual(model.seen, 2)                             # steps, of a picture each
 
     def test_shapes_are_those_in_the_comments(self):
         model = gan.DCGAN(64, 3, 64, 'resize')
@@ -235,8 +236,7 @@ class Models(unittest.TestCase):
             self.assertTrue((shown > 0).all() and (shown <= fake).all())
             olds += (shown != fake).sum().item()
             self.assertFalse(olds and first < 48)
-        self.assertTrue(80 < olds < 170, olds)
-        self.assertEqual(len(pool.unique()), 50)
+        self.assertTrue(80 < olds < 170 and len(pool.unique()) == 50, olds)
 
 class Readers(Folder):
     def load(self, *arguments):
