@@ -36,9 +36,8 @@ def read(file):
     format (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes each, then the pixels."""
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
         content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
-        if content.startswith(b'\0\0\x08\x03'):                     # labels have 0x801
-            shape = np.frombuffer(content, '>u4', count=4)[1:]
-            yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)
+        shape = np.frombuffer(content, '>u4', count=4)[1:]      # which no labels or others fit
+        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)
 
 def decode(source, channels=None, size=None):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,

@@ -228,7 +228,6 @@ class CycleGAN(GAN):
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
-        x, y = x[:len(y)], y[:len(x)]                               # of one set there may be fewer
         fake_y, fake_x = self.paint(x), self.paint(y, back=True)
         cycled_x, cycled_y = self.paint(fake_y, back=True), self.paint(fake_x)
         return torch.cat([x, fake_y, cycled_x, y, fake_x, cycled_y]), len(x)

@@ -19,6 +19,7 @@ def translate(model, device, named, back, beside):
         yield name, grid([picture, *image], columns=2) if beside else image[0]
 
 def main():
+    """Read the options, make the pictures, write them."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add, one = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     add('-n', type=within(1, 1e5), default=64, help='new pictures, or pairs in a .png; default: 64')

@@ -167,6 +167,7 @@ def train(options, sets, model, optimizer, autocast, state):
     print(f'to go on: python train.py --resume --out "{options.out}", if done with more --epochs')
 
 def main():
+    """Train as the command line says."""
     options = read_options(sys.argv[1:])
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
