@@ -159,8 +159,8 @@ def translator(channels, width, blocks, upsample):
         convolution(width, channels, 7, padding=3), nn.Tanh())                 # (B, 3, H, W)
 
 def pooled(fake, pool, seen):
-    """Half of fake (B, C, S, S), and earlier ones from a pool of 50 (Shrivastava et al. 2017, arXiv
-    1612.07828), so that D does not forget faults that G has given up and could come back to."""
+    """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
+    arXiv 1612.07828): D is not to forget faults that G has given up and could come back to."""
     shown = fake.clone()                               # `fake` itself is for G's half of the step
     for i, new in enumerate(fake):
         if seen + i < len(pool):                       # seen: how many there were before these
