@@ -46,9 +46,9 @@ def decode(source, channels=None, size=None):
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
-        image = Image.fromarray(source) if idx else Image.open(source)
-        image.draft(None, (3 * size, 3 * size) if size else image.size)    # large JPEGs, coarsely
-        image = ImageOps.exif_transpose(image)
+        with Image.fromarray(source) if idx else Image.open(source) as image:
+            image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         size = (size, size) if size else image.size
@@ -86,7 +86,7 @@ def pictures(path, channels=None, size=None, n=None):
 def toy_scene(number, size, dabs):
     """Landscape `number` (size, size, 3) uint8, always the same; with dabs, painted in strokes."""
     rng = np.random.default_rng(number)
-    y, x = np.mgrid[0:1:rng.integers(size // 2, size * 2 // 3) * 1j, 0:1:size * 1j][..., None]
+    y, x = np.mgrid[0:1:rng.integers((size + 1) // 2, size * 2 // 3) * 1j, 0:1:size * 1j][..., None]
     top, low = rng.uniform([[60, 80, 130], [225, 170, 90]], [[130, 140, 210], [255, 230, 220]])
     sun = np.exp(-np.hypot(x - rng.uniform(.1, .9), y / 2 - rng.uniform(.05, .25)) / 0.08)
     scene = top + (low - top) * y + sun * (200, 160, 60)

@@ -23,8 +23,8 @@ def doubling(c_in, c_out, upsample):
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). No layer has a bias: a BatchNorm
-    would subtract it, and the last does without. 8 * width channels at most, as in the paper."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). Convolutions have
+    no bias: BatchNorm would subtract it. There are 8 * width channels at most, as in the paper."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -187,7 +187,7 @@ class CycleGAN(GAN):
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
-        self.register_buffer('seen', torch.tensor(0))
+        self.seen = 0              # pictures of each in the steps before this one: train() tells
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
@@ -202,7 +202,6 @@ class CycleGAN(GAN):
             # The paper's Eq. 1 with squares for logs (section 4), halved (7.1); for Y:
             # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
-        self.seen += len(x)
         yield sum(values.values()), values
         # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
         # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).
@@ -228,6 +227,7 @@ class CycleGAN(GAN):
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
+        x, y = x[:len(y)], y[:len(x)]                # as many of each
         fake_y, fake_x = self.paint(x), self.paint(y, back=True)
         cycled_x, cycled_y = self.paint(fake_y, back=True), self.paint(fake_x)
         return torch.cat([x, fake_y, cycled_x, y, fake_x, cycled_y]), len(x)

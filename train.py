@@ -62,7 +62,7 @@ def read_options(arguments):
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: {options.model} has {sizes}, up to --load-size')
+        parser.error(f'--size {options.size}: --model {options.model} has {sizes} to --load-size')
     return options
 
 def restore(path, arguments):
@@ -140,8 +140,8 @@ def train(options, sets, model, optimizer, autocast, state):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
-        first, last = now * n // steps, (now + 1) * n // steps
-        batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
+        model.seen, last = now * n // steps, (now + 1) * n // steps
+        batch = [draw_batch(pixels, model.seen, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
         # Constant for the first half, then linear to 0.
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
