@@ -58,8 +58,7 @@ def generator_loss(fake):
     By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
     -D(G(z)): almost 0 while D is sure, just when G has most to learn. So section 3 of that paper
     has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point."""
-    # -log D(G(z)) = softplus(-logit)
-    return softplus(-fake).mean()
+    return softplus(-fake).mean()                         # -log D(G(z)) = softplus(-logit)
 
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.

@@ -150,6 +150,9 @@ def train(options, sets, model, optimizer, autocast, state):
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.monotonic() - start}
+        if sys.stderr.isatty():
+            left = state['seconds'] * (total / (now + 1) - 1) / 60
+            print(f'step {now + 1} of {total}, {left:.1f} min left', end='\r', file=sys.stderr)
         if (now + 1) % steps == 0:
             end_epoch(options, sets, model, autocast, state)
         if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
@@ -160,11 +163,9 @@ def train(options, sets, model, optimizer, autocast, state):
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
             saved = state['seconds']
-            left = saved / (now + 1) * (total - now - 1) / 60
-            print(f'step {now + 1} of {total} is saved, {left:.1f} min left', flush=True)
             if stop:
                 break
-    print(f'to go on: python train.py --resume --out "{options.out}", if done with more --epochs')
+    print(f'saved; to go on: python train.py --resume --out "{options.out}" (done: more --epochs)')
 
 def main():
     """Train as the command line says."""
