@@ -92,7 +92,6 @@ class DCGAN(GAN):
     A batch is [x], pictures (B, C, S, S)."""
     SIZES = (32, 64, 128, 256)     # pixels
     BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
-    DECAY = 0.995                  # of the average, which looks back over about 200 steps
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)        # 64 has 7 bits: halved 4 times, to 4x4
@@ -175,7 +174,6 @@ class CycleGAN(GAN):
     helps here, too; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
     SIZES = range(32, 4097, 4)     # pixels
     BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
-    DECAY = 0.998                  # of the average: 500 steps, as a step sees one picture of each
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
     NOISE = 0.1                    # standard deviation, where black to white is 2
 

@@ -18,6 +18,7 @@ from gan import DCGAN, CycleGAN
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
 SAVE_EVERY = 50                       # seconds
+DECAY = 0.998                         # of the average, at most: it looks back over up to 500 steps
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
@@ -26,6 +27,7 @@ DEVICES = sorted({BEST, 'cpu', *(f'{BEST}:{i}' for i in range(torch.accelerator.
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
     def number(text):
+        """The value of an option, or an error that names the limits."""
         if low <= type(low)(text) <= high:
             return type(low)(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
@@ -146,7 +148,7 @@ def train(options, sets, model, optimizer, autocast, state):
         # Constant for the first half, then linear to 0.
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
         # Short at first, or the weights at random of the beginning would long stay in the average.
-        decay = min(model.DECAY, (now + 1) / (now + 10))
+        decay = min(DECAY, (now + 1) / (now + 10))
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.monotonic() - start}
