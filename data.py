@@ -127,9 +127,8 @@ def write(named, path, columns=1):
         n = len(tiles) if ending == '.png' else columns ** 2
         sheets = (grid(tiles[i:i + n], columns) for i in range(0, max(len(tiles) - n, 0) + 1, n))
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
-        if ending == '.gif':                               # itself, Pillow takes ten times as long
-            sheets = [sheet.quantize(method=Image.Quantize.FASTOCTREE) for sheet in sheets]
-        with replacing(path) as temporary:
+        sheets = [x.quantize(method=Image.FASTOCTREE) if ending == '.gif' else x for x in sheets]
+        with replacing(path) as temporary:       # left to save(), colours take ten times as long
             sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=83, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:

@@ -9,7 +9,7 @@ import torch
 
 from data import grid, pictures, write
 from gan import noise
-from train import BEST, DEVICES, restore, to_uint8, within
+from train import BEST, restore, to_uint8, within
 
 def translate(model, device, named, back, beside):
     """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
@@ -28,7 +28,7 @@ def main():
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
     add('--out', type=Path, help='.png, .gif (a walk), .zip (Kaggle), folder; default: samples.png')
-    add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
+    add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
     name = 'cyclegan' if source else 'dcgan'

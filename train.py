@@ -4,6 +4,7 @@
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
+import ctypes
 import signal
 import sys
 import time
@@ -22,12 +23,10 @@ DECAY = 0.998                         # of the average, at most: it looks back o
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
-DEVICES = sorted({BEST, 'cpu', *(f'{BEST}:{i}' for i in range(torch.accelerator.device_count()))})
 
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
     def number(text):
-        """The value of an option, or an error that names the limits."""
         if low <= type(low)(text) <= high:
             return type(low)(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
@@ -52,7 +51,7 @@ def read_options(arguments):
     add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
-    add('--device', choices=DEVICES, default=BEST, help=f'default: {BEST}')
+    add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
     add('--out', type=Path, help='folder to write to; default: out/dcgan or out/cyclegan')
     add('--resume', action='store_true', help='go on from last.pt in --out')
@@ -137,6 +136,9 @@ def train(options, sets, model, optimizer, autocast, state):
     stop, saved, (steps, *_, n) = [], state['seconds'], state['count']            # n paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
+    if hasattr(ctypes.pythonapi, 'mallopt'):   # glibc is to keep freed memory: page faults are slow
+        for option, value in ((-1, 2 ** 31 - 1), (-4, 0)):          # M_TRIM_THRESHOLD, M_MMAP_MAX
+            ctypes.pythonapi.mallopt(option, value)
     start, total = time.monotonic() - state['seconds'], steps * options.epochs
     for now in range(state['step'], total):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
@@ -177,11 +179,10 @@ def main():
     elif (options.out / 'last.pt').exists():
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     # bfloat16 if there are units for it: with AVX512-BF16, a step takes half the time on two cores.
-    kind = torch.device(options.device).type
-    fast = (torch.cuda.is_bf16_supported(including_emulation=False) if kind == 'cuda'
+    fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda'
             else getattr(torch.cpu, 'get_capabilities', dict)().get('avx512_bf16'))   # torch 2.11
     options.precision = options.precision or ('bfloat16' if fast else 'float32')
-    autocast = torch.autocast(kind, torch.bfloat16, options.precision == 'bfloat16')
+    autocast = torch.autocast(options.device, torch.bfloat16, options.precision == 'bfloat16')
     sets = [torch.from_numpy(load(vars(options)[name], options.load_size, options.channels,
                                   dabs=name == 'data')).permute(0, 3, 1, 2).to(options.device)
             for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
