@@ -63,7 +63,7 @@ def read_options(arguments):
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: --model {options.model} has {sizes} to --load-size')
+        parser.error(f'--size {options.size}: for {options.model} give {sizes}, up to --load-size')
     return options
 
 def restore(path, arguments):
@@ -169,7 +169,7 @@ def train(options, sets, model, optimizer, autocast, state):
             saved = state['seconds']
             if stop:
                 break
-    print(f'saved; to go on: python train.py --resume --out "{options.out}" (done: more --epochs)')
+    print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
     """Train as the command line says."""
