@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-# fail(message): one line that names what was found where, and what to try next; exit code 2.
-fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')      # not EPS, which would run a program
+fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a line, exits with 2
 
 @contextmanager
 def replacing(path):
@@ -26,7 +26,7 @@ def replacing(path):
         yield temporary
         temporary.replace(path)
     except (OSError, RuntimeError) as error:            # torch.save() to a full disk: the second
-        fail(f'{path}: not written, what was there is kept ({error}); is there room?')
+        fail(f'{path}: not written, the old one is kept ({error}); is there room? is it open?')
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -37,7 +37,7 @@ def read(file):
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
         content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
         shape = np.frombuffer(content, '>u4', count=4)[1:]      # which no labels or others fit
-        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)
+        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content)]
 
 def decode(source, channels=None, size=None):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,
@@ -46,7 +46,7 @@ def decode(source, channels=None, size=None):
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
-        with Image.fromarray(source) if idx else Image.open(source) as image:
+        with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
             image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -78,7 +78,7 @@ def pictures(path, channels=None, size=None, n=None):
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in sorted({*files} - {*used})]
+    rest = [file.name for file in sorted({*files[:n]} - {*used})]
     print(f'{path}: {len(used)} pictures; passed over: {len(rest)} files, {rest[:9]}')
     if len({*used}) > 1.5 * len({file.name for file in used}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
@@ -143,4 +143,4 @@ def write(named, path, columns=1):
     else:
         for name, picture in named:
             file = (path / name).with_suffix('.png')
-            write([(name, picture)], path / f'{name}.png' if file.exists() else file)
+            write([(name, picture)], path / f'{name}.png' if os.path.exists(file) else file)

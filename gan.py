@@ -1,7 +1,7 @@
 """The networks and losses of two GANs: DCGAN paints from noise, CycleGAN makes photos into Monets.
-
+A discriminator D learns to tell real pictures x from generated ones; a generator G learns, by the
+gradient that comes back through D, to make ones that D takes for real; DCGAN's from noise z.
     python train.py && python sample.py -n 64           toy paintings, and new ones like them
-
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
 arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], the range of Tanh, G's last layer."""
 import copy
@@ -15,8 +15,8 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers' way, 'transposed' (kernels there of 5 and 3): other weights for each neighbour,
-    which prints a grid. The default is 'resize' (Odena et al. 2016, 10.23915/distill.00003)."""
+    Both papers have 'transposed' convolutions (of 5x5 and 3x3): in them, neighbouring pixels come
+    from different weights, so a grid shows. Hence 'resize' (Odena 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
@@ -34,9 +34,9 @@ def generator(size, channels, width, upsample):
     return nn.Sequential(*layers, nn.Tanh())
 
 def discriminator(channels, width, strides, norm, padding, dropout):
-    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. In DCGAN
-    logits: the paper ends in a sigmoid, but the losses want its log, and log sigmoid(logit), which
-    is -softplus(-logit), stays exact where the sigmoid would round to 0, its log be infinite."""
+    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. In DCGAN a
+    logit: its sigmoid (in the paper D's last layer) is the probability of 'real', D(x) in formulas,
+    which take its log: -inf once it rounds to 0; -softplus(-logit), equal on paper, stays exact."""
     # Shapes after each convolution, without B, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
@@ -50,27 +50,27 @@ def discriminator(channels, width, strides, norm, padding, dropout):
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
     Goodfellow et al. 2014, arXiv 1406.2661, Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))]"""
-    # With D = sigmoid(logit):  -log D = softplus(-logit),  -log(1 - D) = softplus(logit)
+    # softplus(t) = log(1 + e^t), so -log D = softplus(-logit), -log(1 - D) = softplus(logit)
     return softplus(-real).mean() + softplus(fake).mean()
 
 def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
     By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
-    -D(G(z)): almost 0 while D is sure, just when G has most to learn. So section 3 of that paper
-    has G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss, with the same resting point."""
+    -D(G(z)): almost 0, saturated, while D is sure, just when G has most to learn. So section 3 has
+    G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss; its game rests at D = 1/2, too."""
     return softplus(-fake).mean()                         # -log D(G(z)) = softplus(-logit)
 
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.
     DCGAN's D sees all through it, or it would soon know 300 paintings by heart and teach nothing.
-    Were only the real ones changed, G would learn to paint the changes; G's gradient comes back
-    through it. The paper changes colours too; here that was worse (README: distance 94, not 82)."""
+    Were only the real ones changed, G would paint the changes; were only the fakes, D would go by
+    them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    still = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)
-    # (B, S, S, 2), from -1 to 1; autocast makes it bfloat16, which is exact up to 256 px
-    where = affine_grid(still, x.shape, align_corners=False) + shift / 4
+    still = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)      # not turned, not scaled
+    # Where each pixel comes from, (B, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
+    where = affine_grid(still, x.shape, align_corners=False) + shift / 4      # by up to S / 8
     x = grid_sample(x, where, mode='nearest', align_corners=False)
-    return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # half as wide, gray
+    return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # S/2 square, gray
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
@@ -95,12 +95,12 @@ class DCGAN(GAN):
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)        # 64 has 7 bits: halved 4 times, to 4x4
-        norm = partial(nn.BatchNorm2d, momentum=1.0)     # remembers the last batch's statistics
+        norm = partial(nn.BatchNorm2d, momentum=1.0)     # eval() goes by the last batch's alone
         super().__init__([generator(size, channels, width, upsample)],
                          [discriminator(channels, width, strides, norm, padding=0, dropout=0.4)])
 
     def losses(self, x):
-        """Yield (D's loss, values to log); then, D having learnt (in step()), (G's loss, values).
+        """Yield (D's loss, values to log); then, when step() in train.py has updated D, G's.
         If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
         loss_G = log 2 = 0.69. D_fake near 0, loss_G above 5 for long: D wins, G hardly learns."""
         [G], [D] = self.generators, self.discriminators
@@ -112,8 +112,8 @@ class DCGAN(GAN):
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
                      'D_fake': fake_logits.sigmoid().mean()}
-        # eval(): with the statistics that the batch above had, and without dropout. By those of
-        # fakes alone, which D never meets, they would get other logits (tried: G collapsed).
+        # eval(): no dropout, and BatchNorm by mean and variance of the batch above, half real.
+        # By those of the fakes alone, their logits would not be as above (tried: G collapsed).
         D.eval()
         loss = generator_loss(D(augment(fake)).float())
         D.train()
@@ -131,8 +131,8 @@ class DCGAN(GAN):
         return torch.cat([*self.paint(noise(64, seed=0).to(x.device))]), 8
 
 class InstanceNorm(nn.Module):
-    """(B, C, H, W) -> the same less mean and contrast of each channel of a picture, and so less of
-    its style. BatchNorm of one picture: in channels_last, half the time of nn.InstanceNorm2d."""
+    """(B, C, H, W) -> the same, each channel of each picture with mean 0 and variance 1: contrast,
+    part of its style, is gone. In channels_last this takes half the time of nn.InstanceNorm2d."""
     def forward(self, x):
         return torch.cat([batch_norm(one, None, None, training=True) for one in x.split(1)])
 
@@ -158,7 +158,7 @@ def translator(channels, width, blocks, upsample):
 
 def pooled(fake, pool, seen):
     """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
-    arXiv 1612.07828): D is not to forget faults that G has given up and could come back to."""
+    arXiv 1612.07828), so that D does not forget faults that G gave up and could come back to."""
     shown = fake.clone()                               # `fake` itself is for G's half of the step
     for i, new in enumerate(fake):
         if seen + i < len(pool):                       # seen: how many there were before these
@@ -178,30 +178,30 @@ class CycleGAN(GAN):
     NOISE = 0.1                    # standard deviation, where black to white is 2
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
-        # Each output of D sees 70x70 pixels (of 256): it judges strokes and colours, not the scene.
+        # PatchGAN: each output of D sees 70x70 pixels (of 256): strokes and colours, not the scene.
         # Smaller ones left artefacts, all 256 were no better (Isola et al. 2017, 1611.07004).
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
-        self.seen = 0              # pictures of each in the steps before this one: train() tells
+        self.seen = 0              # pictures of each before this step: the loop in train.py tells
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
-        F can bring x back only if G(x) keeps what x shows. But colours can be changed and changed
-        back, even day to night. So G(y) is to be y: then G leaves alone what a Monet could have."""
+        Cycle: F can bring x back only if G(x) keeps what x shows. But colours can change and change
+        back, even day to night. Identity: G(y) is to be y; so G leaves what a Monet could have."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
-        fake_y, same_y = G(torch.cat([x, y])).chunk(2)
-        fake_x, same_x = F(torch.cat([y, x])).chunk(2)
+        fake_y, same_y = G(torch.cat([x, y])).chunk(2)  # at once for speed alone, unlike DCGAN's D:
+        fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures
         values, pools = {}, self.pools.chunk(2)
         for one, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
             on_real, on_fake = D(real).float(), D(pooled(fake.detach(), pool, self.seen)).float()
-            # The paper's Eq. 1 with squares for logs (section 4), halved (7.1); for Y:
-            # (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
+            # Eq. 1 with squares for logs (section 4: steadier; D, no logit here, aims at 1 and 0),
+            # halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
-        # G can hide what F needs to bring x back in a fine pattern (Chu et al. 2017, 1712.02950).
-        # So F gets fake_y under noise, which drowns it (Bashkirova et al. 2019, 1908.01517).
+        # G could hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
+        # So F gets fake_y under noise, to drown the pattern (Bashkirova et al. 2019, 1908.01517).
         noisy_y, noisy_x = (fake + self.NOISE * torch.randn_like(fake) for fake in (fake_y, fake_x))
         values = {
             # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]

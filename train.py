@@ -46,7 +46,7 @@ def read_options(arguments):
     add = parser.add_argument_group('training').add_argument
     add('--data', help='folder of pictures, or IDX file; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
-    add('--load-size', type=within(32, 4096), help='pixels, to crop --size from; default: 1/8 more')
+    add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
@@ -103,7 +103,7 @@ def step(model, optimizer, batch, autocast, decay):
     for nets in (model.discriminators, model.generators):
         with autocast:
             loss, terms = next(losses)
-        # Only these nets get gradients (G's loss comes through D), and Adam skips weights without.
+        # Only these nets get a .grad (G's loss comes through D); Adam skips weights that have none.
         optimizer.zero_grad()
         loss.backward(inputs=[*nets.parameters()])
         optimizer.step()
@@ -139,7 +139,7 @@ def train(options, sets, model, optimizer, autocast, state):
     if hasattr(ctypes.pythonapi, 'mallopt'):   # glibc is to keep freed memory: page faults are slow
         for option, value in ((-1, 2 ** 31 - 1), (-4, 0)):          # M_TRIM_THRESHOLD, M_MMAP_MAX
             ctypes.pythonapi.mallopt(option, value)
-    start, total = time.monotonic() - state['seconds'], steps * options.epochs
+    start, total = time.perf_counter() - state['seconds'], steps * options.epochs
     for now in range(state['step'], total):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
@@ -153,7 +153,7 @@ def train(options, sets, model, optimizer, autocast, state):
         decay = min(DECAY, (now + 1) / (now + 10))
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
-        state |= {'step': now + 1, 'seconds': time.monotonic() - start}
+        state |= {'step': now + 1, 'seconds': time.perf_counter() - start}
         if sys.stderr.isatty():
             left = state['seconds'] * (total / (now + 1) - 1) / 60
             print(f'step {now + 1} of {total}, {left:.1f} min left', end='\r', file=sys.stderr)
@@ -176,7 +176,7 @@ def main():
     options = read_options(sys.argv[1:])
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
-    elif (options.out / 'last.pt').exists():
+    elif any(options.out.glob('last.pt')):        # exists() would raise where one may not enter
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     # bfloat16 if there are units for it: with AVX512-BF16, a step takes half the time on two cores.
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda'
