@@ -26,7 +26,7 @@ def replacing(path):
         yield temporary
         temporary.replace(path)
     except (OSError, RuntimeError) as error:            # torch.save() to a full disk: the second
-        fail(f'{path}: not written, the old one is kept ({error}); is there room? is it open?')
+        fail(f'{path}: not written, what was there is kept ({error}); is there room? is it open?')
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -1,10 +1,10 @@
 """Train a GAN: the step, the loop around it, and the files that a run leaves in its folder.
-
     python train.py --data monet_jpg --epochs 200
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
 import ctypes
+import os
 import signal
 import sys
 import time
@@ -27,6 +27,7 @@ BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
     def number(text):
+        """The number that text stands for."""
         if low <= type(low)(text) <= high:
             return type(low)(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
@@ -176,7 +177,7 @@ def main():
     options = read_options(sys.argv[1:])
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
-    elif any(options.out.glob('last.pt')):        # exists() would raise where one may not enter
+    elif os.path.exists(options.out / 'last.pt'):
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     # bfloat16 if there are units for it: with AVX512-BF16, a step takes half the time on two cores.
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda'
