@@ -66,9 +66,9 @@ def augment(x):
     Were only the real ones changed, G would paint the changes; were only the fakes, D would go by
     them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    still = torch.eye(2, 3, device=x.device).expand(len(x), 2, 3)      # not turned, not scaled
+    still = torch.eye(2, 3, device=x.device).unsqueeze(0)              # not turned, not scaled
     # Where each pixel comes from, (B, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
-    where = affine_grid(still, x.shape, align_corners=False) + shift / 4      # by up to S / 8
+    where = affine_grid(still, x[:1].shape, align_corners=False) + shift / 4  # by up to S / 8
     x = grid_sample(x, where, mode='nearest', align_corners=False)
     return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # S/2 square, gray
 
