@@ -36,7 +36,7 @@ def read(file):
     format (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes each, then the pixels."""
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
         content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
-        shape = np.frombuffer(content, '>u4', count=4)[1:]      # which no labels or others fit
+        shape = np.frombuffer(content, '>u4', count=4)[1:]      # fits no labels; if H = 0, any N
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content)]
 
 def decode(source, channels=None, size=None):

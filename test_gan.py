@@ -242,10 +242,10 @@ class Readers(Folder):
         self.save('set/Albrecht Dürer/{}.jpg', 3)
         self.save('set/monet/a.PNG')
         self.save('set/.hidden/b.png')
-        Path('set/artists.csv').write_text('name')
-        Path('set/broken.jpg').write_bytes(b'P6 1 1 255 abc')        # PPM: not of FORMATS
+        for name, text in (('artists.csv', b'a'), ('bad.jpg', b'a'), ('ppm.jpg', b'P6 1 1 9 abc')):
+            Path('set', name).write_bytes(text)                     # PPM is none of FORMATS
         pixels, text = self.load('set', 32)
-        self.assertEqual((pixels.shape, "'broken.jpg'" in text), ((4, 32, 32, 3), True))
+        self.assertEqual((pixels.shape, "'bad.jpg', 'ppm.jpg'" in text), ((4, 32, 32, 3), True))
         self.save('set/resized/{}.jpg', 3)                          # the same pictures again
         self.assertIn('names come twice', self.load('set')[1])
 
