@@ -123,7 +123,7 @@ class DCGAN(GAN):
     def paint(self, z):
         """Yield pictures (16, C, S, S) by the averaged G for z (N, 100). First its BatchNorms get
         statistics of their own: G's belong to other weights, and make washed-out pictures."""
-        torch.optim.swa_utils.update_bn(noise(256, seed=1).to(z.device).split(64), self.average[0])
+        torch.optim.swa_utils.update_bn(noise(128, seed=1).to(z.device).split(64), self.average[0])
         yield from map(self.average[0], z.split(16))
 
     def preview(self, x):
