@@ -129,7 +129,7 @@ def write(named, path, columns=1):
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
         sheets = [x.quantize(method=Image.FASTOCTREE) if ending == '.gif' else x for x in sheets]
         with replacing(path) as temporary:       # left to save(), colours take ten times as long
-            sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=83, loop=0)
+            sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=100, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:
             for number, (_, picture) in enumerate(named, start=1):

@@ -34,9 +34,9 @@ def generator(size, channels, width, upsample):
     return nn.Sequential(*layers, nn.Tanh())
 
 def discriminator(channels, width, strides, norm, padding, dropout):
-    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. In DCGAN a
-    logit: its sigmoid (in the paper D's last layer) is the probability of 'real', D(x) in formulas,
-    which take its log: -inf once it rounds to 0; -softplus(-logit), equal on paper, stays exact."""
+    """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. DCGAN's is
+    a logit; its sigmoid, with which the paper's D ends, is D(x) in formulas: how likely 'real' is.
+    But log D(x) is -inf once it rounds to 0; -softplus(-logit), the same on paper, stays exact."""
     # Shapes after each convolution, without B, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
@@ -144,7 +144,7 @@ class Residual(nn.Sequential):
 def translator(channels, width, blocks, upsample):
     """CycleGAN's G and F: (B, channels, H, W) -> the same, for multiples of 4 from 8 on.
     The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
-    convolution = partial(nn.Conv2d, padding_mode='reflect')    # zeros at the edge would show
+    convolution = partial(nn.Conv2d, padding_mode='reflect')    # the paper: fewer artefacts
     norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
     return nn.Sequential(                                                      # for width 64:
         convolution(channels, width, 7, padding=3), norm, relu,                # (B, 64, H, W)
@@ -184,12 +184,12 @@ class CycleGAN(GAN):
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
-        self.seen = 0              # pictures of each before this step: the loop in train.py tells
+        self.seen = 0              # pictures of each before this step; set by the loop in train.py
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
         Cycle: F can bring x back only if G(x) keeps what x shows. But colours can change and change
-        back, even day to night. Identity: G(y) is to be y; so G leaves what a Monet could have."""
+        back, even day to night. Identity: G(y) is to be y; so G keeps colours that a Monet has."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)  # at once for speed alone, unlike DCGAN's D:
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures

@@ -35,7 +35,7 @@ def main():
     options, model, _ = restore(path, [f'--device={args.device}', f'--model={name}'])
     out = args.out or path.with_name('samples.png')
     form = out.suffix.lower()
-    columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1
+    columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1   # square; pairs are 2 wide
     if source:
         size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
         named = pictures(source, options.channels, size, args.n if form == '.png' else None)

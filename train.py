@@ -150,7 +150,7 @@ def train(options, sets, model, optimizer, autocast, state):
                  for number, pixels in enumerate(sets)]
         # Constant for the first half, then linear to 0.
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
-        # Short at first, or the weights at random of the beginning would long stay in the average.
+        # Small at first, or the random weights of the beginning would long stay in the average.
         decay = min(DECAY, (now + 1) / (now + 10))
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
