@@ -89,7 +89,6 @@ class Models(unittest.TestCase):
 
     def test_cyclegan_losses_by_hand(self):
         model = cyclegan()
-        model.NOISE = 0
         for net in (*model.generators, *model.discriminators):
             net.forward = lambda x: x / 2
         x, y = torch.full((1, 3, 32, 32), 0.8), torch.full((1, 3, 32, 32), 0.2)
@@ -99,8 +98,6 @@ class Models(unittest.TestCase):
                             'G': 0.64, 'F': 0.9025, 'cycle': 0.75, 'identity': 0.5}.items():
             self.assertAlmostEqual((figures | more)[f'loss_{name}'].item(), value, places=5)
         self.assertAlmostEqual(loss.item(), 0.64 + 0.9025 + 10 * 0.75 + 5 * 0.5, places=4)
-        model.NOISE = 9                                             # in what F and G are to undo
-        self.assertGreater(list(model.losses(x, y))[1][1]['loss_cycle'], 2)
 
     def test_shapes_are_those_in_the_comments(self):
         model = gan.DCGAN(64, 3, 64, 'resize')
