@@ -1,8 +1,10 @@
-"""Pictures in and out: folders, IDX files or toy scenes in; grids, GIFs, zips, folders out.
+"""Pictures in and out: folders, TFRecords, IDX, toy scenes in; grids, GIFs, zips, folders out.
 A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
 import argparse
 import gzip
+import io
 import os
+import re
 import sys
 import time
 import zipfile
@@ -15,6 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')      # not EPS, which would run a program
+FEATURE = re.compile(rb'\n\x05image\x12(?:[\x80-\xff]*[\0-\x7f]\n?){3}')     # name and lengths
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a line, exits with 2
 
 @contextmanager
@@ -32,11 +35,16 @@ def replacing(path):
             temporary.unlink()
 
 def read(file):
-    """Yield the pictures of an IDX file, .gz or not, arrays (H, W) uint8; none if it is broken. Its
-    format (yann.lecun.com/exdb/mnist): 0x803, N, H, W in 4 bytes each, then the pixels."""
+    """Yield the pictures of a file of many: of TFRecords, what follows the name 'image' and lengths,
+    7 bits a byte, in a tf.train.Example; of IDX (yann.lecun.com/exdb/mnist), arrays (H, W) uint8."""
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
-        content = gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes()
-        shape = np.frombuffer(content, '>u4', count=4)[1:]      # fits no labels; if H = 0, any N
+        content = memoryview(gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes())
+        while content and '.tfrec' in file.name:
+            length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
+            record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
+            yield io.BytesIO(FEATURE.split(record, 1)[-1])
+            content = content[16 + length:]                                  # and 4 of another
+        shape = np.frombuffer(content, '>u4', count=4)[1:]      # 0x803, N, H, W; labels do not fit
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content)]
 
 def decode(source, channels=None, size=None):
@@ -58,12 +66,12 @@ def decode(source, channels=None, size=None):
 
 def pictures(path, channels=None, size=None, n=None):
     """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so.
-    Of a folder: all pictures below it, hidden ones aside, or else all IDX files; fail() if none."""
+    Of a folder: all pictures below it, hidden ones aside, or else all in other files; or fail()."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     items = ([(file, file) for file in files if file.suffix.lower() in PICTURES]
              or [(file, array) for file in files for array in read(file)])[:n]
-    used, start = [], time.monotonic()
+    used, broken, start = [], [], time.monotonic()
     with ThreadPoolExecutor() as pool:
         for i in range(0, len(items), 16):                # so that memory does not grow with N
             if i and sys.stderr.isatty():
@@ -71,15 +79,15 @@ def pictures(path, channels=None, size=None, n=None):
                 print(f'{i} of {len(items)}, {left:.1f} min left', end='\r', file=sys.stderr)
             decoded = pool.map(lambda item: decode(item[1], channels, size), items[i:i + 16])
             for (file, source), picture in zip(items[i:i + 16], decoded):
+                (broken if picture is None else used).append(file)
                 if picture is not None:
-                    used.append(file)
                     name = os.path.relpath(file, path.parent if file == path else path)
                     yield name if source is file else f'{name}/{len(used):05d}', picture
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
-             'of pictures or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in sorted({*files[:n]} - {*used})]
-    print(f'{path}: {len(used)} pictures; passed over: {len(rest)} files, {rest[:9]}')
+             'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
+    rest = [file.name for file in sorted({*files[:n]} - {*used} | {*broken})]
+    print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}')
     if len({*used}) > 1.5 * len({file.name for file in used}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
 

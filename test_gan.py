@@ -99,7 +99,7 @@ class Models(unittest.TestCase):
             self.assertAlmostEqual((figures | more)[f'loss_{name}'].item(), value, places=5)
         self.assertAlmostEqual(loss.item(), 0.64 + 0.9025 + 10 * 0.75 + 5 * 0.5, places=4)
 
-    def test_shapes_are_those_in_the_comments(self):
+    def test_shapes_and_the_patch_of_70_pixels_are_those_in_the_comments(self):
         model = gan.DCGAN(64, 3, 64, 'resize')
         hidden = [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32)]
         G = shapes(model.generators[0], torch.zeros(2, 100))
@@ -112,6 +112,10 @@ class Models(unittest.TestCase):
         G = shapes(cyclegan(width=64).generators[0], torch.zeros(1, 3, 32, 40))
         down = [(64, 32, 40), (128, 16, 20), (256, 8, 10)]
         self.assertEqual(G, [(3, 32, 40), *down, *down[1::-1], (3, 32, 40)])
+        seen = 1
+        for layer in [a for a in cyclegan().discriminators[0] if isinstance(a, nn.Conv2d)][::-1]:
+            seen = (seen - 1) * layer.stride[0] + layer.kernel_size[0]
+        self.assertEqual(seen, 70)
 
     def test_every_size_and_number_of_channels(self):
         for form in itertools.product(gan.DCGAN.SIZES, (1, 3), (2,), ('resize', 'transposed')):
@@ -133,13 +137,6 @@ class Models(unittest.TestCase):
         self.assertEqual({a.negative_slope for a in D if isinstance(a, nn.LeakyReLU)}, {0.2})
         for layer in layers[:-1]:
             self.assertAlmostEqual(layer.weight.std().item(), 0.02, delta=0.002)
-
-    def test_the_patch_is_70_pixels(self):
-        seen, jump = 1, 1
-        for layer in (a for a in cyclegan().discriminators[0] if isinstance(a, nn.Conv2d)):
-            seen += (layer.kernel_size[0] - 1) * jump
-            jump *= layer.stride[0]
-        self.assertEqual(seen, 70)
 
     def test_the_default_up_sampling_prints_no_grid(self):
         def grid_power(upsample):
@@ -178,10 +175,8 @@ class Models(unittest.TestCase):
             optimizer.register_step_post_hook(lambda *_: seen.append([*map(weights, nets)]))
             train.step(model, optimizer, batch, contextlib.nullcontext(), decay=0.9)
             (D_first, G_first, _), (D_then, G_then, _) = seen        # after each half of the step
-            self.assertFalse(torch.equal(D, D_first))
-            self.assertTrue(torch.equal(G, G_first))
-            self.assertTrue(torch.equal(D_first, D_then))
-            self.assertFalse(torch.equal(G_first, G_then))
+            pairs = (D, D_first), (G, G_first), (D_first, D_then), (G_first, G_then)
+            self.assertEqual([torch.equal(*pair) for pair in pairs], [False, True, True, False])
             torch.testing.assert_close(weights(model.average), average.lerp(weights(nets[1]), 0.1))
 
     def test_statistics_of_the_average_are_its_own(self):
@@ -278,6 +273,20 @@ class Readers(Folder):
             Path('t10k-images-idx3-ubyte').write_bytes(bad)
             self.assertRegex(self.load('.')[1], '5 pictures.* 2 files.*t10k-images.*t10k-lab')
 
+    def test_tfrecords(self):
+        def field(tag, content):                          # of Protocol Buffers; length in 2 bytes
+            return bytes([tag, len(content) % 128 + 128, len(content) // 128]) + content
+        self.save('{}.png')
+        example = field(10, b''.join(
+            field(10, name + field(18, field(10, field(10, value)))) for name, value in
+            ((b'\n\x04name', b'image'), (b'\n\x05image', Path('0.png').read_bytes()))))
+        record = np.array(len(example), '<u8').tobytes() + b'sum1' + example + b'sum2'
+        for second, n in ((record, 2), (record[:-1], 1), (record[:7], 1), (b'0' + record, 1)):
+            Path('a.tfrec').write_bytes(record + second)
+            pixels, text = self.load('a.tfrec', 0)
+            self.assertTrue((pixels == PHOTO).all())
+            self.assertRegex(text, f'{n} pictures.* {2 - n} files')
+
     def test_toy_scenes_are_always_the_same_and_of_any_size(self):
         a = np.stack([data.toy_scene(i % 30, 67, dabs=i < 31) for i in range(32)])
         self.assertTrue((a[0] == a[30]).all() and (a[1] != a[31]).any() and (a[0] != a[1]).any())
@@ -332,22 +341,17 @@ class Program(Folder):
         self.assertIn('7,000', self.succeed(sample.main, '--photos', 'set', '--out', 'images.zip'))
         self.assertEqual(len(zipfile.ZipFile('images.zip').namelist()), 5)
 
-    def interrupted(self, steps, *arguments):
-        """Run train.py with a SIGTERM in the step after so many."""
-        real, count = train.step, itertools.count()
-        def step(*inputs):
-            if next(count) == steps:
-                signal.raise_signal(signal.SIGTERM)
-            return real(*inputs)
-        with mock.patch.object(train, 'step', step):
-            self.succeed(train.main, *arguments)
-
     def test_stop_in_the_middle_and_resume_end_where_an_unbroken_run_ends(self):
         self.save('set/{}.jpg', 9)
         for options in (SMALL, CYCLE):
             self.succeed(train.main, *options, '--out', f'{options[1]}/whole')
             for steps, *how in ((1, *options), (1, '--resume'), (99, '--resume')):
-                self.interrupted(steps, *how, '--out', f'{options[1]}/parts')
+                def step(*inputs, real=train.step, count=itertools.count(-steps)):
+                    if next(count) == 0:
+                        signal.raise_signal(signal.SIGTERM)
+                    return real(*inputs)
+                with mock.patch.object(train, 'step', step):
+                    self.succeed(train.main, *how, '--out', f'{options[1]}/parts')
             whole, parts = (torch.load(f'{options[1]}/{out}/last.pt') for out in ('whole', 'parts'))
             for row in whole['rows'] + parts['rows']:
                 row |= {'seconds': 0, 'images_per_second': 0}       # which alone may differ
@@ -360,14 +364,13 @@ class Program(Folder):
         options, reached = ['--size', '32', '--width', '4', '--epochs', '99999'], 0
         os.environ['PYTHONPATH'] = os.path.dirname(gan.__file__)
         for _ in range(int(os.environ['KILLS'])):
-            begun, command = time.time(), [sys.executable, '-c', code, *options]
-            run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-            while not (last := Path('out/dcgan/last.pt')).exists() or last.stat().st_mtime < begun:
-                self.assertIsNone(run.poll())
-            time.sleep(np.random.default_rng().random())
-            run.kill()
-            run.wait()
-            self.assertGreater(step := torch.load(last)['step'], reached)
+            t, command = time.time(), [sys.executable, '-c', code, *options]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:
+                while not (file := Path('out/dcgan/last.pt')).exists() or file.stat().st_mtime < t:
+                    self.assertIsNone(run.poll())
+                time.sleep(np.random.default_rng().random())
+                run.kill()
+            self.assertGreater(step := torch.load(file)['step'], reached)
             options, reached = ['--resume'], step
 
     def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint(self):
