@@ -35,8 +35,8 @@ def replacing(path):
             temporary.unlink()
 
 def read(file):
-    """Yield the pictures of a file of many: of TFRecords, what follows the name 'image' and lengths,
-    7 bits a byte, in a tf.train.Example; of IDX (yann.lecun.com/exdb/mnist), arrays (H, W) uint8."""
+    """Yield the pictures of a file of many. TFRecords: what follows the name 'image' and lengths, 7
+    bits a byte, in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): arrays (H, W) uint8."""
     with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
         content = memoryview(gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes())
         while content and '.tfrec' in file.name:

@@ -3,6 +3,7 @@
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg
     python train.py --resume                       goes on where the run in out/dcgan stopped"""
 import argparse
+import ctypes
 import os
 import signal
 import sys
@@ -21,7 +22,6 @@ SAVE_EVERY = 50                       # seconds
 DECAY = 0.998                         # of the average, at most: it looks back over up to 500 steps
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
-os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')      # torch on Linux: pages of 2 MB, faster
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
 
 def within(low, high=1e9):
@@ -132,11 +132,13 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
-    stop, saved, (steps, *_, n) = [], state['seconds'], state['count']            # n paintings
+    stop, saved, (steps, *_, n) = [], -1, state['count']                          # n paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
+    if hasattr(ctypes.pythonapi, 'mallopt'):   # glibc is to keep freed memory: page faults are slow
+        ctypes.pythonapi.mallopt(-2, 2 ** 30)                   # M_TOP_PAD, in bytes
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
-    for now in range(state['step'], total):
+    while (now := state['step']) < total and (not stop or saved < state['seconds']):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
@@ -163,8 +165,6 @@ def train(options, sets, model, optimizer, autocast, state):
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
             saved = state['seconds']
-            if stop:
-                break
     print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
