@@ -73,7 +73,7 @@ def pictures(path, channels=None, size=None, n=None):
              or [(file, array) for file in files for array in read(file)])[:n]
     used, broken, start = [], [], time.monotonic()
     with ThreadPoolExecutor() as pool:
-        for i in range(0, len(items), 16):                # so that memory does not grow with N
+        for i in range(0, len(items), 16):                # so that few are decoded at once
             if i and sys.stderr.isatty():
                 left = (time.monotonic() - start) * (len(items) / i - 1) / 60
                 print(f'{i} of {len(items)}, {left:.1f} min left', end='\r', file=sys.stderr)

@@ -274,8 +274,8 @@ class Readers(Folder):
             self.assertRegex(self.load('.')[1], '5 pictures.* 2 files.*t10k-images.*t10k-lab')
 
     def test_tfrecords(self):
-        def field(tag, content):                          # of Protocol Buffers; length in 2 bytes
-            return bytes([tag, len(content) % 128 + 128, len(content) // 128]) + content
+        def field(tag, content):                          # of Protocol Buffers; length in 3 bytes
+            return bytes([tag, len(content) % 128 + 128, len(content) // 128 + 128, 0]) + content
         self.save('{}.png')
         example = field(10, b''.join(
             field(10, name + field(18, field(10, field(10, value)))) for name, value in

@@ -131,7 +131,7 @@ def end_epoch(options, sets, model, autocast, state):
         write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
 def train(options, sets, model, optimizer, autocast, state):
-    """The loop: all steps up to the last of --epochs, or until Ctrl-C or SIGTERM."""
+    """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
     stop, saved, (steps, *_, n) = [], -1, state['count']                          # n paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
