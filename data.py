@@ -37,9 +37,9 @@ def replacing(path):
 def read(file):
     """Yield the pictures of a file of many. TFRecords: what follows the name 'image' and lengths, 7
     bits a byte, in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): arrays (H, W) uint8."""
-    with suppress(Exception):                # unreadable, cut off, or not the gzip it says it is
+    with suppress(Exception):                # unreadable, cut off, or no gzip
         content = memoryview(gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes())
-        while content and '.tfrec' in file.name:
+        while content and '.tfrec' in file.name.lower():
             length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
             record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
             yield io.BytesIO(FEATURE.split(record, 1)[-1])
@@ -86,7 +86,7 @@ def pictures(path, channels=None, size=None, n=None):
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in sorted({*files[:n]} - {*used} | {*broken})]
+    rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}')
     if len({*used}) > 1.5 * len({file.name for file in used}):
         print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')

@@ -85,7 +85,7 @@ def restore(path, arguments):
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips;
-    numbers first ... last - 1 of endless passes, in the order of the pass that first is in."""
+    numbers first ... last - 1 of endless passes, each shuffled; at its pass's end, it wraps."""
     order = np.random.default_rng((*seed, first // len(pixels))).permutation(len(pixels))
     top, left = torch.randint(pixels.shape[2] - size + 1, (2,)).tolist()
     x = pixels[order.take(range(first, last), mode='wrap'), :, top:top + size, left:left + size]
@@ -132,11 +132,11 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
-    stop, saved, (steps, *_, n) = [], -1, state['count']                          # n paintings
+    stop, saved, (steps, *_, n) = [], -1, state['count']     # saved: when; n: paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
-    if hasattr(ctypes.pythonapi, 'mallopt'):   # glibc is to keep freed memory: page faults are slow
-        ctypes.pythonapi.mallopt(-2, 2 ** 30)                   # M_TOP_PAD, in bytes
+    if hasattr(ctypes.pythonapi, 'mallopt') and ctypes.pythonapi.mallopt(-1, -1):    # glibc: never
+        ctypes.pythonapi.mallopt(-4, 0)    # trim, never mmap; else each step waits for page faults
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
     while (now := state['step']) < total and (not stop or saved < state['seconds']):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
