@@ -1,5 +1,5 @@
-"""Pictures in and out: folders, TFRecords, IDX, toy scenes in; grids, GIFs, zips, folders out.
-A set of pictures is one uint8 array (N, H, W, C), with C = 3 (RGB) or, from IDX files, 1 (gray)."""
+"""Pictures in and out. A set of them is one array (N, H, W, C) uint8, C = 3 (RGB) or 1 (gray).
+ python -c "from data import *; write(pictures(Path('monet_jpg'), 3, 64), Path('look.png'), 20)" """
 import argparse
 import gzip
 import io
