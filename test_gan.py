@@ -316,9 +316,8 @@ class Program(Folder):
         with Image.open('out/dcgan/progress.gif') as progress, Image.open('b.gif') as walk:
             self.assertEqual((progress.n_frames, walk.n_frames), (3, 48))
         self.assertIn('not there yet', self.mistake(sample.main, '--out', 'd'))
-        archive = zipfile.ZipFile('c.zip')
-        self.assertEqual((len(archive.namelist()), len(os.listdir('d'))), (20, 20))
-        self.assertEqual(Image.open(archive.open('00020.jpg')).size, (256, 256))
+        self.assertEqual(len(os.listdir('d')), 20)
+        self.assertEqual(Image.open(zipfile.ZipFile('c.zip').open('00020.jpg')).size, (256, 256))
         for name in os.listdir('e'):                   # number k is the same whatever -n
             few, many = (np.asarray(Image.open(f'{out}/{name}')).astype(int) for out in 'ed')
             self.assertLessEqual(np.abs(few - many).max(), 1)
@@ -327,8 +326,7 @@ class Program(Folder):
         self.save('set/a/{}.jpg', 5)
         self.save('few/{}.jpg', 3)
         self.succeed(train.main, *CYCLE, '--photos', 'few')
-        size = Image.open('out/cyclegan/samples/0002.png').size
-        self.assertEqual(size, (3 * 38 - 2, 6 * 38 - 2))
+        self.assertEqual(Image.open('out/cyclegan/samples/0002.png').size, (112, 6 * 38 - 2))
         pools = torch.load('out/cyclegan/last.pt')['model']['pools']
         self.assertEqual(pools.flatten(1).any(1).sum(), 20)         # of 2 times 5 paintings, photos
         self.assertIn('loss_cycle', Path('out/cyclegan/log.csv').read_text())
@@ -377,8 +375,10 @@ class Program(Folder):
         self.save('set/{}.jpg', 4)
         self.succeed(train.main, *SMALL)
         with mock.patch.object(gan, 'generator_loss', lambda fake: fake.mean() * np.nan):
-            self.assertIn('finite at step 4', self.mistake(train.main, '--resume', '--epochs', 4))
-        self.assertEqual(torch.load('out/dcgan/last.pt')['step'], 2)
+            self.assertIn('finite by step 4', self.mistake(train.main, '--resume', '--epochs', 4))
+        self.assertEqual(torch.load(path := Path('out/dcgan/last.pt'))['step'], 2)
+        path.write_bytes(path.read_bytes().replace(b'loss_D', b'loss_E'))       # damaged on disk
+        self.mistake(train.main, '--resume', '--epochs', 4)
 
     def test_mistakes_end_in_one_line_and_exit_code_2(self):
         self.save('set/{}.jpg', 2)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,17 @@ def read_options(arguments):
     return options
 
 def restore(path, arguments):
-    """(options, model, checkpoint) that a run saved, `arguments` overriding its own; or fail()."""
+    """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read'
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        made, weights, *_ = (checkpoint[name] for name in (
+    try:                                            # testzip(): None, or a damaged part's name
+        state = zipfile.ZipFile(path).testzip() or torch.load(path, 'cpu', weights_only=True)
+        made, weights, *_ = (state[name] for name in (
             'options', 'model', 'optimizer', 'step', 'count', 'seconds', 'rows', 'sums'))
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
             model = MODELS[options.model](**vars(options))
         model.load_state_dict(weights, assign=True)
-        return options, model.to(options.device, memory_format=torch.channels_last), checkpoint
+        return options, model.to(options.device, memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
              f'has {made}; train.py makes one; leave out other options; --photos is for cyclegan')
@@ -159,8 +160,7 @@ def train(options, sets, model, optimizer, autocast, state):
             end_epoch(options, sets, model, autocast, state)
         if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
             if not all(weight.isfinite().all() for weight in model.parameters()):
-                fail(f'{options.out}: a loss is not finite at step {now + 1} or some steps before; '
-                     'last.pt, if there, is from before that; take a smaller --lr')
+                fail(f'{options.out}: loss not finite by step {now + 1}; try a smaller --lr')
             state |= {'model': model.state_dict(), 'optimizer': optimizer.state_dict()}
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
