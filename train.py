@@ -70,7 +70,7 @@ def read_options(arguments):
 
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
-    made = 'nothing that can be read'
+    made = 'damage, or nothing that can be read'
     try:                                            # testzip(): None, or a damaged part's name
         state = zipfile.ZipFile(path).testzip() or torch.load(path, 'cpu', weights_only=True)
         made, weights, *_ = (state[name] for name in (
