@@ -1,7 +1,6 @@
 """Train a GAN: the step, the loop around it, and the files that a run leaves in its folder.
-    python train.py --data monet_jpg --epochs 200
-    python train.py --model cyclegan --data monet_jpg --photos photo_jpg
-    python train.py --resume                       goes on where the run in out/dcgan stopped"""
+    python train.py --data monet_jpg --epochs 200         and if it stopped: train.py --resume
+    python train.py --model cyclegan --data monet_jpg --photos photo_jpg"""
 import argparse
 import ctypes
 import os
@@ -70,9 +69,10 @@ def read_options(arguments):
 
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
-    made = 'damage, or nothing that can be read'
-    try:                                            # testzip(): None, or a damaged part's name
-        state = zipfile.ZipFile(path).testzip() or torch.load(path, 'cpu', weights_only=True)
+    made = 'nothing that can be read, or damage'
+    try:    # torch.load() alone would unpack what is packed to fill the memory, and take damage
+        state = (any(part.compress_type for part in zipfile.ZipFile(path).infolist())
+                 or zipfile.ZipFile(path).testzip() or torch.load(path, 'cpu', weights_only=True))
         made, weights, *_ = (state[name] for name in (
             'options', 'model', 'optimizer', 'step', 'count', 'seconds', 'rows', 'sums'))
         options = read_options([*made, *arguments, f'--out={path.parent}'])
