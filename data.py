@@ -69,8 +69,8 @@ def pictures(path, channels=None, size=None, n=None):
     Of a folder: all pictures below it, hidden ones aside, or else all in other files; or fail()."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    items = ([(file, file) for file in files if file.suffix.lower() in PICTURES]
-             or [(file, array) for file in files for array in read(file)])[:n]
+    items = ([(f, os.path.isfile(f) and f) for f in files if f.suffix.lower() in PICTURES] or
+             [(f, array) for f in files if os.path.isfile(f) for array in read(f)])[:n]  # no pipes
     used, broken, start = [], [], time.monotonic()
     with ThreadPoolExecutor() as pool:
         for i in range(0, len(items), 16):                # so that few are decoded at once
