@@ -133,7 +133,7 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
-    stop, saved, (steps, *_, n) = [], -1, state['count']     # saved: when; n: paintings
+    stop, saved, (steps, *_, n) = [], -SAVE_EVERY, state['count']   # saved: when; n: paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     if hasattr(ctypes.pythonapi, 'mallopt') and ctypes.pythonapi.mallopt(-1, -1):    # glibc: never
