@@ -50,13 +50,13 @@ def read(file):
 def decode(source, channels=None, size=None):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,
     transparency on white. Channels: 3, for IDX 1. The shorter side is resized to size (antialiased;
-    default 72, for IDX 32) and the middle cut out; 0 keeps all."""
+    default 72, for IDX 32) and the middle cut out; 0 keeps all (50 million pixels at most)."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
-            image = ImageOps.exif_transpose(image)
+            image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         size = (size, size) if size else image.size
