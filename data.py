@@ -35,10 +35,10 @@ def replacing(path):
             temporary.unlink()
 
 def read(file):
-    """Yield the pictures of a file of many. TFRecords: what follows the name 'image' and lengths, 7
-    bits a byte, in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): arrays (H, W) uint8."""
+    """Yield the pictures of a file of many (1 GiB). TFRecords: what follows 'image' and lengths of
+    7 bits a byte in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): arrays (H, W) uint8."""
     with suppress(Exception):                # unreadable, cut off, or no gzip
-        content = memoryview(gzip.open(file).read() if file.suffix == '.gz' else file.read_bytes())
+        content = memoryview((gzip.open if file.suffix == '.gz' else open)(file, 'rb').read(2**30))
         while content and '.tfrec' in file.name.lower():
             length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
             record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
