@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-import zipfile
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
     def number(text):
-        """The number that text stands for."""
         if low <= type(low)(text) <= high:
             return type(low)(text)
         raise argparse.ArgumentTypeError(f'{text} is not from {low} to {high:g}')
@@ -70,11 +69,12 @@ def read_options(arguments):
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read, or damage'
-    try:    # torch.load() alone would unpack what is packed to fill the memory, and take damage
-        state = (any(part.compress_type for part in zipfile.ZipFile(path).infolist())
-                 or zipfile.ZipFile(path).testzip() or torch.load(path, 'cpu', weights_only=True))
+    try:    # torch.load() alone takes damage, and small files that unpack, call or repeat much
+        state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
+                 or b'bytearray' in path.read_bytes() or torch.load(path, 'cpu', weights_only=True))
         made, weights, *_ = (state[name] for name in (
             'options', 'model', 'optimizer', 'step', 'count', 'seconds', 'rows', 'sums'))
+        weights = weights if sum(x.nbytes for x in weights.values()) < path.stat().st_size else {}
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
             model = MODELS[options.model](**vars(options))
