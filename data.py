@@ -23,7 +23,7 @@ fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a l
 @contextmanager
 def replacing(path):
     """Yield a path to write to; it takes the place of `path` only once it is written whole."""
-    temporary = path.with_name(f'.part-{path.name}')
+    temporary = path.with_name(f'.part-{path.name[-60:]}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
