@@ -21,7 +21,7 @@ STEPS = 1800                          # of a run without --epochs, rounded up to
 SAVE_EVERY = 50                       # seconds
 DECAY = 0.998                         # of the average, at most: it looks back over up to 500 steps
 if torch.__version__ < '2.10':        # torch.load() had holes before
-    fail(f'torch {torch.__version__}: too old to read checkpoints safely; pip install -U torch')
+    fail(f'torch {torch.__version__}: 2.10 and newer read checkpoints safely; pip install -U torch')
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
 
 def within(low, high=1e9):
@@ -63,7 +63,7 @@ def read_options(arguments):
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
-        parser.error(f'--size {options.size}: for {options.model} give {sizes}, up to --load-size')
+        parser.error(f'--size {options.size}: give {sizes}, up to --load-size {options.load_size}')
     return options
 
 def restore(path, arguments):
