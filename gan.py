@@ -1,7 +1,7 @@
 """The networks and losses of two GANs: DCGAN paints from noise, CycleGAN makes photos into Monets.
 A discriminator D learns to tell real pictures x from generated ones; a generator G learns, by the
 gradient that comes back through D, to make ones that D takes for real; DCGAN's from noise z.
-    python train.py && python sample.py -n 64           toy paintings, and new ones like them
+    python train.py && python sample.py -n 64         # toy paintings, and new ones like them
 DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
 arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], the range of Tanh, G's last layer."""
 import copy
@@ -15,7 +15,7 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers have 'transposed' convolutions (of 5x5 and 3x3): in them, neighbouring pixels come
+    Both papers have 'transposed' convolutions (5x5 and 3x3, here 4x4): in these, neighbours come
     from different weights, so a grid shows. Hence 'resize' (Odena 2016, 10.23915/distill.00003)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
@@ -37,7 +37,7 @@ def discriminator(channels, width, strides, norm, padding, dropout):
     """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. DCGAN's is
     a logit; its sigmoid, with which the paper's D ends, is D(x) in formulas: how likely 'real' is.
     But log D(x) is -inf once it rounds to 0; -softplus(-logit), the same on paper, stays exact."""
-    # Shapes after each convolution, without B, for width 64:
+    # No norm after the first (DCGAN paper: unstable with it). Shapes after each, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
     widths, layers = [channels, *(width * min(2 ** i, 8) for i in range(len(strides)))], []
@@ -78,8 +78,8 @@ def noise(n, seed):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
-    """What both models have: generators, discriminators, and an average of the generators over many
-    steps. The average paints: it is steadier than they, who keep chasing the discriminators."""
+    """What both models have: generators, discriminators, and an average (EMA) of generators over many
+    steps. It paints: it is steadier than they, who keep chasing the discriminators."""
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
@@ -102,7 +102,7 @@ class DCGAN(GAN):
     def losses(self, x):
         """Yield (D's loss, values to log); then, when step() in train.py has updated D, G's.
         If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
-        loss_G = log 2 = 0.69. D_fake near 0, loss_G above 5 for long: D wins, G hardly learns."""
+        loss_G = log 2 = 0.69. D_fake near 0, loss_G > 5 for long: D wins. All alike: collapse."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract each
@@ -170,7 +170,7 @@ def pooled(fake, pool, seen):
 
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
-    A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. The average
+    A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. A long average
     helps here, too; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
     SIZES = range(32, 4097, 4)     # pixels
     BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
@@ -178,7 +178,7 @@ class CycleGAN(GAN):
 
     def __init__(self, size, channels, width, blocks, upsample, **_):
         # PatchGAN: each output of D sees 70x70 pixels (of 256): strokes and colours, not the scene.
-        # Smaller ones left artefacts, all 256 were no better (Isola et al. 2017, 1611.07004).
+        # Smaller left artefacts, the whole picture was no better (Isola et al. 2017, 1611.07004).
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
@@ -188,7 +188,7 @@ class CycleGAN(GAN):
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
         Cycle: F can bring x back only if G(x) keeps what x shows. But colours can change and change
-        back, even day to night. Identity: G(y) is to be y; so G keeps colours that a Monet has."""
+        back, even day to sunset (5.2). Identity: G(y) is to be y; so G keeps colours of a Monet."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)  # at once for speed alone, unlike DCGAN's D:
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures

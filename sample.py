@@ -1,6 +1,6 @@
 """Pictures from a trained model: new ones by DCGAN, translated ones by CycleGAN.
-    python sample.py -n 64                                 out/dcgan/samples.png; or --out walk.gif
-    python sample.py --photos photo_jpg --out images.zip   what the contest at Kaggle takes"""
+    python sample.py -n 64                               # out/dcgan/samples.png; or --out walk.gif
+    python sample.py --photos photo_jpg --out images.zip # what the contest at Kaggle takes"""
 import argparse
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 """Train a GAN: the step, the loop around it, and the files that a run leaves in its folder.
-    python train.py --data monet_jpg --epochs 200         and if it stopped: train.py --resume
+    python train.py --data monet_jpg --epochs 200       # and if it stopped: train.py --resume
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg"""
 import argparse
 import ctypes
