@@ -78,8 +78,8 @@ def noise(n, seed):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
-    """What both models have: generators, discriminators, an average of the generators over many steps
-    (EMA). It paints, for it is steadier than they, who keep chasing the discriminators."""
+    """In both models: generators, discriminators, an average (EMA) of the generators over
+    many steps. This paints, for it is steadier than they, who keep chasing the discriminators."""
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
