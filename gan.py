@@ -205,9 +205,9 @@ class CycleGAN(GAN):
             'loss_F': (D_X(fake_x).float() - 1).square().mean(),
             # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
             # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
-            'loss_cycle': l1_loss(F(fake_y).float(), x) + l1_loss(G(fake_x).float(), y),
+            'loss_cycle': l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y),
             # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
-            'loss_identity': l1_loss(same_y.float(), y) + l1_loss(same_x.float(), x)}
+            'loss_identity': l1_loss(same_y, y) + l1_loss(same_x, x)}
         weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss
         yield sum(w * loss for w, loss in zip(weights, values.values())), values
 
