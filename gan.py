@@ -88,8 +88,7 @@ class GAN(nn.Module):
         self.average = copy.deepcopy(self.generators).requires_grad_(False).eval()
 
 class DCGAN(GAN):
-    """G paints from z, 100 random numbers that come to mean what G makes of them; D judges.
-    A batch is [x], pictures (B, C, S, S)."""
+    """G paints from z, numbers to which it gives meaning. A batch is [x], pictures (B, C, S, S)."""
     SIZES = (32, 64, 128, 256)     # pixels
     BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
 

@@ -49,7 +49,7 @@ def read_options(arguments):
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
-    add('--lr', type=within(1e-9), default=2e-4, help='of Adam, at first; default: 2e-4')
+    add('--lr', type=within(1e-9), default=2e-4, help='of Adam, from half-way to 0; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
@@ -72,8 +72,7 @@ def restore(path, arguments):
     try:    # torch.load() alone takes damage, and small files that unpack, call or repeat much
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
                  or b'bytearray' in path.read_bytes() or torch.load(path, 'cpu', weights_only=True))
-        made, weights, *_ = (state[name] for name in (
-            'options', 'model', 'optimizer', 'step', 'count', 'seconds', 'rows', 'sums'))
+        made, weights, *_ = (state[a] for a in 'options model step count rows sums'.split())
         weights = weights if sum(x.nbytes for x in weights.values()) < path.stat().st_size else {}
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):       # networks without memory; they take over the checkpoint's
@@ -146,8 +145,7 @@ def train(options, sets, model, optimizer, autocast, state):
         model.seen, last = now * n // steps, (now + 1) * n // steps
         batch = [draw_batch(pixels, model.seen, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
-        # Constant for the first half, then linear to 0.
-        optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)
+        optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         # Small at first, or the random weights of the beginning would long stay in the average.
         decay = min(DECAY, (now + 1) / (now + 10))
         for name, value in step(model, optimizer, batch, autocast, decay).items():
