@@ -1,5 +1,5 @@
 """Pictures in and out. A set of them is one array (N, H, W, C) uint8, C = 3 (RGB) or 1 (gray).
- python -c "from data import *; write(pictures(Path('monet_jpg'), 3, 64), Path('look.png'), 20)" """
+    python data.py monet_jpg photo_jpg      # how many, what cannot be read; look.png: 10 of each"""
 import argparse
 import gzip
 import io
@@ -152,3 +152,6 @@ def write(named, path, columns=1):
         for name, picture in named:
             file = (path / name).with_suffix('.png')
             write([(name, picture)], path / f'{name}.png' if os.path.exists(file) else file)
+
+if __name__ == '__main__':
+    write(((0, x) for a in sys.argv[1:] or [0] for x in load(a, 72, 3)[:10]), Path('look.png'), 10)
