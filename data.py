@@ -35,8 +35,8 @@ def replacing(path):
             temporary.unlink()
 
 def read(file):
-    """Yield the pictures of a file of many (1 GiB). TFRecords: what follows 'image' and lengths of
-    7 bits a byte in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): arrays (H, W) uint8."""
+    """Yield the pictures of a file of many (up to 1 GiB). TFRecords: what follows 'image' and three
+    lengths (7 bits a byte) in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): (H, W) uint8."""
     with suppress(Exception):                # unreadable, cut off, or no gzip
         content = memoryview((gzip.open if file.suffix == '.gz' else open)(file, 'rb').read(2**30))
         while content and '.tfrec' in file.name.lower():

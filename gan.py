@@ -105,8 +105,8 @@ class DCGAN(GAN):
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract each
-        # one's mean, and so hide from D that the means differ (README: distance 127 with two, 104
-        # with one). detach(): this loss is for D alone; its gradient need not go on into G.
+        # one's mean, and so hide from D that the means differ (README: distance to the Monets 127
+        # so, 104 in one). detach(): this loss is for D alone; its gradient need not go on into G.
         real_logits, fake_logits = D(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
@@ -170,7 +170,7 @@ def pooled(fake, pool, seen):
 class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. A long average
-    helps here, too; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
+    helps here; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
     SIZES = range(32, 4097, 4)     # pixels
     BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
@@ -187,7 +187,7 @@ class CycleGAN(GAN):
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
         Cycle: F can bring x back only if G(x) keeps what x shows. But colours can change and change
-        back, even day to sunset (5.2). Identity: G(y) is to be y; so G keeps colours of a Monet."""
+        back, even day to sunset (5.2). Identity: G(y) is to be y; so G leaves such colours be."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)  # at once for speed alone, unlike DCGAN's D:
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures

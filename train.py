@@ -69,7 +69,7 @@ def read_options(arguments):
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read, or damage'
-    try:    # torch.load() alone takes damage, and small files that unpack, call or repeat much
+    try:    # torch.load() alone takes damage and bombs; of these, state is True or a name: no dict
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
                  or b'bytearray' in path.read_bytes() or torch.load(path, 'cpu', weights_only=True))
         made, weights, *_ = (state[a] for a in 'options model step count rows sums'.split())
