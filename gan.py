@@ -214,9 +214,9 @@ class CycleGAN(GAN):
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         height, width = image.shape[2:]
-        more = (0, max(-width % 4, 8 - width), 0, max(-height % 4, 8 - height))
-        padded = pad(image, more, mode='reflect' if min(height, width) > 7 else 'replicate')
-        return self.average[back](padded)[..., :height, :width]
+        more = (8, 8 + -width % 4, 8, 8 + -height % 4)     # where doubling's zeros show; cut off
+        padded = pad(image, more, mode='reflect' if min(height, width) > 11 else 'replicate')
+        return self.average[back](padded)[..., 8:8 + height, 8:8 + width]
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
