@@ -1,5 +1,5 @@
 """Pictures in and out. A set of them is one array (N, H, W, C) uint8, C = 3 (RGB) or 1 (gray).
-    python data.py monet_jpg photo_jpg      # how many, what cannot be read; look.png: 10 of each"""
+    python data.py monet_jpg photo_jpg      # how many, of which kinds; look.png: 10 of each"""
 import argparse
 import gzip
 import io
@@ -47,14 +47,15 @@ def read(file):
         shape = np.frombuffer(content, '>u4', count=4)[1:]      # 0x803, N, H, W; labels do not fit
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content)]
 
-def decode(source, channels=None, size=None):
-    """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright,
-    transparency on white. Channels: 3, for IDX 1. The shorter side is resized to size (antialiased;
-    default 72, for IDX 32) and the middle cut out; 0 keeps all (50 million pixels at most)."""
+def decode(source, file, channels=None, size=None, found=()):
+    """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
+    white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
+    the middle cut out; 0: all (to 50 million pixels). found gets shorter side, mode and folder."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
+            found += f'{1 << min(image.size).bit_length() - 1:4}+ px', image.mode, str(file.parent)
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
             image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -64,21 +65,21 @@ def decode(source, channels=None, size=None):
         image = Image.alpha_composite(Image.new('RGBA', size, 'white'), image)
         return np.atleast_3d(image.convert('L' if channels == 1 or idx and not channels else 'RGB'))
 
-def pictures(path, channels=None, size=None, n=None):
-    """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so.
-    Of a folder: all pictures below it, hidden ones aside, or else all in other files; or fail()."""
+def pictures(path, channels=None, size=None, n=None, found=()):
+    """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so, with
+    found=[] in bars. Of a folder: those below it, not hidden; or all of other files; or fail()."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    items = ([(f, os.path.isfile(f) and f) for f in files if f.suffix.lower() in PICTURES] or
-             [(f, array) for f in files if os.path.isfile(f) for array in read(f)])[:n]  # no pipes
+    items = ([(os.path.isfile(f) and f, f) for f in files if f.suffix.lower() in PICTURES] or
+             [(array, f) for f in files if os.path.isfile(f) for array in read(f)])[:n]  # no pipes
     used, broken, start = [], [], time.monotonic()
     with ThreadPoolExecutor() as pool:
         for i in range(0, len(items), 16):                # so that few are decoded at once
             if i and sys.stderr.isatty():
                 left = (time.monotonic() - start) * (len(items) / i - 1) / 60
                 print(f'{i} of {len(items)}, {left:.1f} min left', end='\r', file=sys.stderr)
-            decoded = pool.map(lambda item: decode(item[1], channels, size), items[i:i + 16])
-            for (file, source), picture in zip(items[i:i + 16], decoded):
+            decoded = pool.map(lambda item: decode(*item, channels, size, found), items[i:i + 16])
+            for (source, file), picture in zip(items[i:i + 16], decoded):
                 (broken if picture is None else used).append(file)
                 if picture is not None:
                     name = os.path.relpath(file, path.parent if file == path else path)
@@ -87,9 +88,10 @@ def pictures(path, channels=None, size=None, n=None):
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
-    print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}')
-    if len({*used}) > 1.5 * len({file.name for file in used}):
-        print(f'{path}: names come twice; if the pictures do, as in images/ and resized/, give one')
+    print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
+          '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
+    for label, count in zip(*np.unique(found, return_counts=True)):
+        print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 
 def toy_scene(number, size, dabs):
     """Landscape `number` (size, size, 3) uint8, always the same; with dabs, painted in strokes."""
@@ -111,19 +113,19 @@ def load(path=None, size=None, channels=None, dabs=True):
     """All pictures of `path`, or with no path toy scenes, as one array (N, size, size, C) uint8."""
     if not path:
         return np.stack([toy_scene(i, size or 64, dabs) for i in range(320)])[..., :channels]
-    return np.stack([picture for _, picture in pictures(Path(path), channels, size)])
+    return np.stack([picture for _, picture in pictures(Path(path), channels, size, found=[])])
 
 def grid(tiles, columns):
     """Pictures (H, W, C) uint8, of one size, as one such picture: rows of `columns`, 2 px apart."""
     tiles = np.pad(tiles, [(0, -len(tiles) % columns), (0, 2), (0, 2), (0, 0)], constant_values=255)
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
-def curve(name, values):
-    """(name, diagram (150, 400, 3) uint8) of values, one an epoch, from 0 up to their maximum."""
-    image, high = Image.new('RGB', (400, 150), 'whitesmoke'), max(*values, 1e-9)
-    draw = ImageDraw.Draw(image)
-    draw.text((5, 5), f'{name}: 0 to {high:.3g}, epochs 1 to {len(values)}', 'black')
-    draw.line([*zip(np.linspace(5, 394, len(values)), 144 - 120 * np.divide(values, high))], 'blue')
+def curve(name, rows):
+    """(name, diagram (150, 400, 3) uint8) of what rows have by that name: one an epoch, from 0."""
+    image = Image.new('RGB', (400, 150), 'whitesmoke')
+    draw, y = ImageDraw.Draw(image), np.nan_to_num([row[name] for row in rows])
+    draw.text((5, 5), f'{name}: 0 to {y.max():.3g}, epochs 1 to {len(y)}', 'black')
+    draw.line([*zip(np.linspace(5, 394, len(y)), 144 - 120 * y / max(*y, 1e-9))], 'blue')
     return name, np.asarray(image)
 
 def write(named, path, columns=1):
@@ -135,8 +137,7 @@ def write(named, path, columns=1):
         n = len(tiles) if ending == '.png' else columns ** 2
         sheets = (grid(tiles[i:i + n], columns) for i in range(0, max(len(tiles) - n, 0) + 1, n))
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
-        sheets = [x.quantize(method=Image.FASTOCTREE) if ending == '.gif' else x for x in sheets]
-        with replacing(path) as temporary:       # left to save(), colours take ten times as long
+        with replacing(path) as temporary:
             sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=100, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:

@@ -125,8 +125,7 @@ def end_epoch(options, sets, model, autocast, state):
     if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
-        curves = (curve(name, np.nan_to_num([row[name] for row in rows])) for name in [*row][4:])
-        write(curves, options.out / 'loss.png', columns=2)
+        write((curve(name, rows) for name in [*row][4:]), options.out / 'loss.png', columns=2)
     if epoch == options.epochs:
         write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
 
