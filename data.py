@@ -50,12 +50,12 @@ def read(file):
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
     white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
-    the middle cut out; 0: all (to 50 million pixels). found gets shorter side, mode and folder."""
+    the middle cut out; 0: all (to 50 million pixels). found gets side, mode and folder."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
-            found += f'{1 << min(image.size).bit_length() - 1:4}+ px', image.mode, str(file.parent)
+            found += f'{1 << min(image.size).bit_length() - 1:4}+ px', image.mode, f'{file.parent}/'
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
             image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -89,7 +89,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
-          '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
+          '; names twice: of twins give one' * (len({*used}) > 1.5 * len({f.name for f in used})))
     for label, count in zip(*np.unique(found, return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 
@@ -129,8 +129,8 @@ def curve(name, rows):
     return name, np.asarray(image)
 
 def write(named, path, columns=1):
-    """Write (name, picture) pairs as the ending of `path` says. .png: a grid. .gif: full grids in
-    turn, columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
+    """Write pairs of a name or number and a picture as `path` ends. .png: a grid. .gif: full grids
+    in turn, columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
@@ -151,7 +151,7 @@ def write(named, path, columns=1):
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
         for name, picture in named:
-            file = (path / name).with_suffix('.png')
+            file = (path / f'{name:0>5}').with_suffix('.png')     # 42: 00042; a.jpg as it is
             write([(name, picture)], path / f'{name}.png' if os.path.exists(file) else file)
 
 if __name__ == '__main__':

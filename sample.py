@@ -45,8 +45,7 @@ def main():
         a, b = noise(2 * n, args.seed).chunk(2)
         t = torch.arange(frames).view(-1, 1, 1) * 2 * torch.pi / frames
         z = (t.cos() * a + t.sin() * b).flatten(0, 1).to(args.device)      # a itself, if one frame
-        images = (image for x in model.paint(z) for image in to_uint8(x))
-        named = ((f'{number:05d}', image) for number, image in enumerate(images))
+        named = enumerate(image for x in model.paint(z) for image in to_uint8(x))
     write(named, out, columns)
     print(out)
 
