@@ -1,4 +1,4 @@
-"""Tests on the CPU, with tiny pictures that they make, in under a minute: python test_gan.py"""
+"""Tests on the CPU, with tiny pictures that they make, in a minute or two: python test_gan.py"""
 import contextlib
 import gzip
 import io
@@ -76,7 +76,6 @@ class Folder(unittest.TestCase):
 
 class Models(unittest.TestCase):
     def test_equations_by_hand_and_against_binary_cross_entropy(self):
-        self.assertAlmostEqual(gan.discriminator_loss(*torch.zeros(2, 2)).item(), np.log(2 * 2))
         real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
         D_real, D_fake, ones, bce = real.sigmoid(), fake.sigmoid(), torch.ones(2), nn.BCELoss()
         torch.testing.assert_close(gan.discriminator_loss(real, fake),
@@ -134,7 +133,7 @@ class Models(unittest.TestCase):
                                                 *[down, norm, nn.LeakyReLU] * 3, nn.Dropout, down])
         layers = [a for a in G + D if isinstance(a, (up, down))]
         self.assertEqual({a.stride for a in layers[1:-1]}, {(2, 2)})
-        self.assertEqual({a.negative_slope for a in D if isinstance(a, nn.LeakyReLU)}, {0.2})
+        self.assertEqual([*{getattr(a, 'negative_slope', 0.2) for a in D}, D[-2].p], [0.2, 0.4])
         for layer in layers[:-1]:
             self.assertAlmostEqual(layer.weight.std().item(), 0.02, delta=0.002)
 
@@ -185,29 +184,28 @@ class Models(unittest.TestCase):
         for p in model.average.parameters():
             p.data.mul_(3)                          # weights of which G's statistics know nothing
         z = gan.noise(256, seed=5)
-        own = torch.cat([*model.paint(z)])
-        expected = model.average[0].train()(z)      # by statistics of this very batch
-        self.assertLess((own - expected).abs().mean(), 0.05)
+        own = torch.cat([*model.paint(z)])          # and by statistics of this very batch:
+        self.assertLess((own - model.average[0].train()(z)).abs().mean(), 0.05)
 
     def test_bytes_to_tensor_and_back_lose_nothing(self):
-        pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-        x = train.draw_batch(pixels, 0, 1, 16, (0,))
-        self.assertEqual((x.min(), x.max()), (-1, 1))
-        self.assertEqual(sorted(train.to_uint8(x).ravel()), list(range(256)))
+        pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(64, 1, 16, 16)
+        x = train.draw_batch(pixels, 0, 64, 16, (0,))
+        self.assertEqual((x.min(), x.max(), len(x.unique(dim=0))), (-1, 1, 2))      # two: mirrored
+        self.assertEqual(sorted(train.to_uint8(x[:1]).ravel()), list(range(256)))
+        crops = [train.draw_batch(pixels, 0, 1, 8, (0,)).min().item() for _ in range(20)]
+        self.assertGreater(len({*crops}), 2)                                        # at random
 
     def test_an_epoch_shows_each_picture_once_in_an_order_of_its_own(self):
         pixels = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 4, 4)
-        def epoch(number, seed=(0,)):                 # 10 pictures by 4: portions of 3, 3 and 4
+        def epoch(number, seed=(0, 0)):                # 10 pictures by 4: portions of 3, 3 and 4
             x = [train.draw_batch(pixels, now * 10 // 3, (now + 1) * 10 // 3, 4, seed)
                  for now in range(3 * number, 3 * number + 3)]
             return train.to_uint8(torch.cat(x))[:, 0, 0, 0].tolist()
         self.assertEqual(sorted(epoch(0)) + sorted(epoch(1)), [*range(10), *range(10)])
-        self.assertNotEqual(epoch(0), epoch(1))
-        self.assertNotEqual(epoch(0), epoch(0, seed=(0, 1)))
+        self.assertEqual(len({*map(tuple, (epoch(0), epoch(1), epoch(0, seed=(0, 1))))}), 3)
 
     def test_augment_is_random_differentiable_and_moves_whole_pixels(self):
         x = torch.rand(8, 3, 32, 32, requires_grad=True)
-        self.assertFalse(torch.equal(gan.augment(x), gan.augment(x)))
         gan.augment(x).square().sum().backward()
         self.assertTrue((x.grad != 0).flatten(1).any(dim=1).all())
         moved = gan.augment(torch.arange(5.0, 37).expand(64, 3, 32, 32))
@@ -302,7 +300,7 @@ class Program(Folder):
         self.assertEqual(sorted(os.listdir('out/dcgan')),
                          ['last.pt', 'log.csv', 'loss.png', 'progress.gif', 'samples'])
         [group] = torch.load('out/dcgan/last.pt', weights_only=True)['optimizer']['param_groups']
-        self.assertAlmostEqual(group['lr'], 2e-4 / 3, places=9)     # 3 steps to 0, of which 2 done
+        self.assertEqual((round(group['lr'] * 3, 9), group['betas']), (2e-4, (0, 0.99)))   # 2/3 run
         self.assertIn('--resume', self.mistake(train.main, *SMALL))
         self.succeed(train.main, '--resume', '--epochs', 3)
         rows = [row.split(',') for row in Path('out/dcgan/log.csv').read_text().splitlines()]
@@ -333,9 +331,10 @@ class Program(Folder):
         self.assertIn('l=cyclegan', self.mistake(sample.main, '--ckpt', 'out/cyclegan/last.pt'))
         with mock.patch.object(gan.CycleGAN, 'paint', lambda _, x, back: 0 * x - 1 + 2 * back):
             self.succeed(sample.main, '--photos', 'set', '--out', 'painted')
+            self.assertIn('; 0', self.succeed(sample.main, '--paintings=set', '-n3', '--out=s.png'))
         self.assertEqual(Image.open('painted/a/0.png').tobytes(), bytes(48 * 40 * 3))       # by G
-        text = self.succeed(sample.main, '--paintings', 'set', '-n', 3, '--out', 's.png')
-        self.assertEqual((Image.open('s.png').size, '; 0 f' in text), ((4 * 38 - 2, 74), True))
+        sheet = np.asarray(Image.open('s.png'))
+        self.assertEqual((sheet.shape, sheet[:36, 38:74].min()), ((74, 4 * 38 - 2, 3), 255))    # F
         self.assertIn('7,000', self.succeed(sample.main, '--photos', 'set', '--out', 'images.zip'))
         self.assertEqual(len(zipfile.ZipFile('images.zip').namelist()), 5)
 
@@ -347,6 +346,7 @@ class Program(Folder):
                 def step(*inputs, real=train.step, signals=[0] * steps + [signal.SIGTERM]):
                     if number := signals.pop(0):                    # there must be no step after it
                         signal.raise_signal(number)
+                    self.assertTrue(0 < inputs[-1] < 1)             # the average's share of itself
                     return real(*inputs)
                 with mock.patch.object(train, 'step', step):
                     self.succeed(train.main, *how, '--out', f'{options[1]}/parts')
@@ -372,8 +372,8 @@ class Program(Folder):
             options, reached = ['--resume'], step
 
     def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint(self):
-        self.save('set/{}.jpg', 4)
-        self.succeed(train.main, *SMALL)
+        self.save('bytearray/{}.jpg', 4)      # this word in an option is not one in a checkpoint
+        self.succeed(train.main, *SMALL, '--data', 'bytearray')
         with mock.patch.object(gan, 'generator_loss', lambda fake: fake.mean() * np.nan):
             self.assertIn('finite by step 3', self.mistake(train.main, '--resume', '--epochs', 4))
         self.assertEqual(torch.load(path := Path('out/dcgan/last.pt'))['step'], 2)
