@@ -50,7 +50,7 @@ def read(file):
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
     white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
-    the middle cut out; 0: all (to 50 million pixels). found gets side, mode and folder."""
+    the middle cut out; 0: all (to 50 million pixels). found gets shorter side, mode and folder."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
@@ -89,7 +89,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
-          '; names twice: of twins give one' * (len({*used}) > 1.5 * len({f.name for f in used})))
+          '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
     for label, count in zip(*np.unique(found, return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 
