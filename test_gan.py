@@ -300,7 +300,7 @@ class Program(Folder):
         self.assertEqual(sorted(os.listdir('out/dcgan')),
                          ['last.pt', 'log.csv', 'loss.png', 'progress.gif', 'samples'])
         [group] = torch.load('out/dcgan/last.pt', weights_only=True)['optimizer']['param_groups']
-        self.assertEqual((round(group['lr'] * 3, 9), group['betas']), (2e-4, (0, .99)))  # a third left
+        self.assertEqual((round(group['lr'] * 3, 9), group['betas']), (2e-4, (0, .99)))  # 1/3 left
         self.assertIn('--resume', self.mistake(train.main, *SMALL))
         self.succeed(train.main, '--resume', '--epochs', 3)
         rows = [row.split(',') for row in Path('out/dcgan/log.csv').read_text().splitlines()]
