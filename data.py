@@ -55,7 +55,7 @@ def decode(source, file, channels=None, size=None, found=()):
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
-            found += f'{1 << min(image.size).bit_length() - 1:4}+ px', image.mode, f'{file.parent}/'
+            found += min(image.size), image.mode, f'{file.parent}/'
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
             image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -89,8 +89,9 @@ def pictures(path, channels=None, size=None, n=None, found=()):
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
+          f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
           '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
-    for label, count in zip(*np.unique(found, return_counts=True)):
+    for label, count in zip(*np.unique(found[1::3] + found[2::3], return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 
 def toy_scene(number, size, dabs):

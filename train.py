@@ -145,8 +145,7 @@ def train(options, sets, model, optimizer, autocast, state):
         batch = [draw_batch(pixels, model.seen, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
-        # Small at first, or the random weights of the beginning would long stay in the average.
-        decay = min(DECAY, (now + 1) / (now + 10))
+        decay = min(DECAY, (now + 1) / (now + 10))  # small first: random weights are soon forgotten
         for name, value in step(model, optimizer, batch, autocast, decay).items():
             state['sums'][name] = state['sums'].get(name, 0) + value / steps
         state |= {'step': now + 1, 'seconds': time.perf_counter() - start}
