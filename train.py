@@ -2,7 +2,6 @@
     python train.py --data monet_jpg --epochs 200       # and if it stopped: train.py --resume
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg"""
 import argparse
-import ctypes
 import os
 import signal
 import sys
@@ -134,8 +133,6 @@ def train(options, sets, model, optimizer, autocast, state):
     stop, saved, (steps, *_, n) = [], -SAVE_EVERY, state['count']   # saved: when; n: paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
-    if hasattr(ctypes.pythonapi, 'mallopt') and ctypes.pythonapi.mallopt(-1, -1):    # glibc: never
-        ctypes.pythonapi.mallopt(-4, 0)    # trim, never mmap; else each step waits for page faults
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
     while (now := state['step']) < total and (not stop or saved < state['seconds']):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
@@ -146,12 +143,15 @@ def train(options, sets, model, optimizer, autocast, state):
                  for number, pixels in enumerate(sets)]
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         decay = min(DECAY, (now + 1) / (now + 10))  # small first: random weights are soon forgotten
-        for name, value in step(model, optimizer, batch, autocast, decay).items():
-            state['sums'][name] = state['sums'].get(name, 0) + value / steps
+        values = step(model, optimizer, batch, autocast, decay)
+        state['sums'] = {a: state['sums'].get(a, 0) + values[a] / steps for a in values}
         state |= {'step': now + 1, 'seconds': time.perf_counter() - start}
         if sys.stderr.isatty():
             left = state['seconds'] * (total / (now + 1) - 1) / 60
-            print(f'step {now + 1} of {total}, {left:.1f} min left', end='\r', file=sys.stderr)
+            line = (f'epoch {now // steps + 1}, step {now + 1} of {total}, {left:.1f} min left, '
+                    f'{(now + 1) * n / steps / state["seconds"]:.3g} images/s')
+            line += ''.join(f', {name[5:]} {values[name]:.2f}' for name in values if 'loss' in name)
+            print(f'{line:79.79}', end='\r', file=sys.stderr)
         if (now + 1) % steps == 0:
             end_epoch(options, sets, model, autocast, state)
         if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
