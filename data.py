@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import re
+import signal
 import sys
 import time
 import zipfile
@@ -19,6 +20,7 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')      # not EPS, which would run a program
 FEATURE = re.compile(rb'\n\x05image\x12(?:[\x80-\xff]*[\0-\x7f]\n?){3}')     # name and lengths
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a line, exits with 2
+signal.signal(signal.SIGINT, lambda *_: fail('stopped'))            # Ctrl-C, but in training's loop
 
 @contextmanager
 def replacing(path):
@@ -37,8 +39,8 @@ def replacing(path):
 def read(file):
     """Yield the pictures of a file of many (up to 1 GiB). TFRecords: what follows 'image' and three
     lengths (7 bits a byte) in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): (H, W) uint8."""
-    with suppress(Exception):                # unreadable, cut off, or no gzip
-        content = memoryview((gzip.open if file.suffix == '.gz' else open)(file, 'rb').read(2**30))
+    with suppress(Exception), (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as stream:
+        content = memoryview(stream.read(2**30))               # or unreadable, cut off, no gzip
         while content and '.tfrec' in file.name.lower():
             length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
             record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
@@ -55,7 +57,7 @@ def decode(source, file, channels=None, size=None, found=()):
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
-            found += min(image.size), image.mode, f'{file.parent}/'
+            found += min(image.size), image.mode, f'{file.parent}/'      # a list gets longer
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
             image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
@@ -87,7 +89,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in sorted({*(used if n else files)} - {*used} | {*broken})]
+    rest = [file.name for file in sorted({*broken} if n else {*files} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
           '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
@@ -122,7 +124,7 @@ def grid(tiles, columns):
     return np.vstack([np.hstack(row) for row in np.split(tiles, len(tiles) // columns)])[:-2, :-2]
 
 def curve(name, rows):
-    """(name, diagram (150, 400, 3) uint8) of what rows have by that name: one an epoch, from 0."""
+    """(name, diagram (150, 400, 3) uint8) of what rows have by that name; 0 is at the bottom."""
     image = Image.new('RGB', (400, 150), 'whitesmoke')
     draw, y = ImageDraw.Draw(image), np.nan_to_num([row[name] for row in rows])
     draw.text((5, 5), f'{name}: 0 to {y.max():.3g}, epochs 1 to {len(y)}', 'black')

@@ -15,16 +15,16 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers have 'transposed' convolutions (5x5 and 3x3, here 4x4): in these, neighbours come
-    from different weights, so a grid shows. Hence 'resize' (Odena 2016, 10.23915/distill.00003)."""
+    Both papers have 'transposed' convolutions (5x5 and 3x3, here 4x4): a pixel and its neighbours
+    come from different weights, so a grid shows. Hence 'resize' (Odena 2016, see README)."""
     if upsample == 'transposed':
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). Convolutions have no bias: a
-    BatchNorm would subtract it, the last does without. Widths up to 8 * width, as in the paper."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm subtracts a channel's
+    mean over the batch (so a bias would do nothing), divides by its deviation: less collapse."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -44,7 +44,7 @@ def discriminator(channels, width, strides, norm, padding, dropout):
     for i, (c_in, c_out, stride) in enumerate(zip(widths, widths[1:], strides)):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
                    norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
-    last = nn.Conv2d(c_out, 1, kernel_size=4, padding=padding, bias=False)
+    last = nn.Conv2d(widths[-1], 1, kernel_size=4, padding=padding, bias=False)
     return nn.Sequential(*layers, nn.Dropout(dropout), last)   # dropout: or D rests on few features
 
 def discriminator_loss(real, fake):
@@ -78,8 +78,8 @@ def noise(n, seed):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
-    """In both models: generators, discriminators, an average (EMA) of the generators over
-    many steps. This paints, for it is steadier than they, who keep chasing the discriminators."""
+    """In both models: generators, discriminators, an average (EMA) of the generators' weights over
+    many steps: step() in train.py. It paints: the generators, chasing D, are never as steady."""
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
@@ -94,19 +94,18 @@ class DCGAN(GAN):
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)        # 64 has 7 bits: halved 4 times, to 4x4
-        norm = partial(nn.BatchNorm2d, momentum=1.0)     # eval() goes by the last batch's alone
+        norm = partial(nn.BatchNorm2d, momentum=1.0)     # eval() goes by the last batch alone
         super().__init__([generator(size, channels, width, upsample)],
                          [discriminator(channels, width, strides, norm, padding=0, dropout=0.4)])
 
     def losses(self, x):
-        """Yield (D's loss, values to log); then, when step() in train.py has updated D, G's.
+        """Yield (D's loss, values to log); then, once step() in train.py has updated D, G's.
         If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
         loss_G = log 2 = 0.69. D_fake near 0, loss_G > 5 for long: D wins. All alike: collapse."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
-        # Real and fake in one batch. In two, as most code has them, BatchNorm would subtract each
-        # one's mean, and so hide from D that the means differ (README: distance to the Monets 127
-        # so, 104 in one). detach(): this loss is for D alone; its gradient need not go on into G.
+        # Real and fake in one batch: in two, as most code has them, BatchNorm would hide from D how
+        # their means differ. detach(): this loss is for D alone; its gradient need not go into G.
         real_logits, fake_logits = D(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
         loss = discriminator_loss(real_logits, fake_logits)
         yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
@@ -214,7 +213,7 @@ class CycleGAN(GAN):
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         height, width = image.shape[2:]
-        more = (8, 8 + -width % 4, 8, 8 + -height % 4)     # where doubling's zeros show; cut off
+        more = (8, 8 + -width % 4, 8, 8 + -height % 4)   # doubling's zeros show here, to be cut off
         padded = pad(image, more, mode='reflect' if min(height, width) > 11 else 'replicate')
         return self.average[back](padded)[..., 8:8 + height, 8:8 + width]
 

@@ -33,22 +33,21 @@ def within(low, high=1e9):
 
 def read_options(arguments):
     """The options of a run, off the command line or a checkpoint: the same checks for both."""
-    signal.signal(signal.SIGINT, lambda *_: fail('stopped'))       # until the loop takes it over
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
-    add('--size', type=within(32, 4096), help='pixels; default: 64, IDX 32, cyclegan 256')
+    add('--size', type=within(32, 4096), help='pixels: 2^n, default 64, IDX 32; cyclegan: 4 n, 256')
     add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
-    add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), for IDX files 1 (gray)')
+    add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), dcgan of IDX files 1')
     add = parser.add_argument_group('training').add_argument
     add('--data', help='folder of pictures, TFRecords or IDX files; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
-    add('--lr', type=within(1e-9), default=2e-4, help='of Adam, from half-way to 0; default: 2e-4')
+    add('--lr', type=within(1e-9), default=2e-4, help='of Adam; ends at 0; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
@@ -96,7 +95,7 @@ def to_uint8(x):
 
 def step(model, optimizer, batch, autocast, decay):
     """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1].
-    Returns the values to log as tensors: a GPU need not wait at every step until they are read."""
+    Returns the values to log as tensors: a GPU waits only when a terminal's line reads them."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
         with autocast:
@@ -107,7 +106,7 @@ def step(model, optimizer, batch, autocast, decay):
         optimizer.step()
         values |= {name: value.detach() for name, value in terms.items()}
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
-        average.lerp_(current.detach(), 1 - decay)        # decay average + (1 - decay) current
+        average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
     return values
 
 def end_epoch(options, sets, model, autocast, state):
@@ -144,7 +143,7 @@ def train(options, sets, model, optimizer, autocast, state):
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         decay = min(DECAY, (now + 1) / (now + 10))  # small first: random weights are soon forgotten
         values = step(model, optimizer, batch, autocast, decay)
-        state['sums'] = {a: state['sums'].get(a, 0) + values[a] / steps for a in values}
+        state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
         state |= {'step': now + 1, 'seconds': time.perf_counter() - start}
         if sys.stderr.isatty():
             left = state['seconds'] * (total / (now + 1) - 1) / 60
@@ -168,7 +167,7 @@ def main():
     options = read_options(sys.argv[1:])
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
-    elif os.path.exists(options.out / 'last.pt'):
+    elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
         fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
     # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
