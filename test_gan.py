@@ -1,4 +1,4 @@
-"""Tests on the CPU, with tiny pictures that they make, in a minute or two: python test_gan.py"""
+"""Tests on the CPU, with tiny pictures that they make, in seconds: python test_gan.py"""
 import contextlib
 import gzip
 import io

@@ -79,7 +79,7 @@ def restore(path, arguments):
         return options, model.to(options.device, memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
-             f'has {made}; train.py makes one; leave out other options; --photos is for cyclegan')
+             f'has {made}; train.py makes one; leave out other options; a cyclegan wants --photos')
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips;
