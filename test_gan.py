@@ -382,16 +382,16 @@ class Program(Folder):
 
     def test_mistakes_end_in_one_line_and_exit_code_2(self):
         self.save('set/{}.jpg', 2)
-        os.makedirs('text/empty')
+        os.makedirs('text/samples')
         for name in ('text/a.jpg', 'file', 'bad.pt'):
             Path(name).write_bytes(b'none')
         torch.save(type('Evil', (), {'__reduce__': lambda _: (os.mkdir, ('out',))})(), 'odd.pt')
-        for line in ('train --data monet_jpg', 'train --data text/empty', 'train --data text',
+        for line in ('train --data monet_jpg', 'train --data text/samples', 'train --data text',
+                     'train --data set --out file/out', 'train --data set --out text',
                      'train --size 48', 'train --batch 0', 'train --lr nan', 'train --epochs -1',
-                     'train --resume', 'train --device cuda:99', 'train --device x',
-                     'train --data set --out file/out', 'train --model cyclegan --size 34',
-                     'sample --ckpt none.pt', 'sample -n 0', 'sample --ckpt bad.pt',
-                     'sample --ckpt odd.pt', 'sample --photos set --paintings set'):
+                     'train --resume', 'train --device cuda:99', 'sample -n 0',
+                     'train --model cyclegan --size 34', 'sample --photos a --paintings b',
+                     'sample --ckpt none.pt', 'sample --ckpt bad.pt', 'sample --ckpt odd.pt'):
             program, *arguments = line.split()
             self.mistake(globals()[program].main, *arguments)
         self.assertFalse(Path('out').exists())
