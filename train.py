@@ -133,7 +133,7 @@ def train(options, sets, model, optimizer, autocast, state):
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
-    while (now := state['step']) < total and (not stop or saved < state['seconds']):
+    while (now := state['step']) < total and not (stop and saved == state['seconds']):
         # All that is random in a step follows from seed and number: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
