@@ -157,8 +157,8 @@ def translator(channels, width, blocks, upsample):
 def pooled(fake, pool, seen):
     """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
     arXiv 1612.07828), so that D does not forget faults that G gave up and could come back to."""
-    shown = fake.clone()                               # `fake` itself is for G's half of the step
-    for i, new in enumerate(fake):
+    shown = fake.detach().clone()                      # `fake` itself is for G's half of the step
+    for i, new in enumerate(fake.detach()):
         if seen + i < len(pool):                       # seen: how many there were before these
             pool[seen + i] = new
         elif torch.rand(()) < 0.5:
@@ -192,7 +192,7 @@ class CycleGAN(GAN):
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures
         values, pools = {}, self.pools.chunk(2)
         for one, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
-            on_real, on_fake = D(real).float(), D(pooled(fake.detach(), pool, self.seen)).float()
+            on_real, on_fake = D(torch.cat([real, pooled(fake, pool, self.seen)])).float().chunk(2)
             # Eq. 1 with squares for logs (section 4: steadier; D, no logit here, aims at 1 and 0),
             # halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
