@@ -26,7 +26,7 @@ def main():
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png, .gif (dcgan: a walk), .zip, folder; default: samples.png')
+    add('--out', type=Path, help='.png, .gif, .zip, or a folder; default: samples.png by ckpt')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings

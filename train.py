@@ -47,7 +47,7 @@ def read_options(arguments):
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
-    add('--lr', type=within(1e-9), default=2e-4, help='of Adam; ends at 0; default: 2e-4')
+    add('--lr', type=within(1e-9), default=2e-4, help='of Adam; in 2nd half to 0; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
