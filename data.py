@@ -31,10 +31,9 @@ def replacing(path):
         yield temporary
         temporary.replace(path)
     except (OSError, RuntimeError) as error:            # torch.save() to a full disk: the second
-        fail(f'{path}: not written, what was there is kept ({error}); is there room? is it open?')
-    finally:
         with suppress(OSError):
             temporary.unlink()
+        fail(f'{path}: not written, what was there is kept ({error}); is there room? is it open?')
 
 def read(file):
     """Yield the pictures of a file of many (up to 1 GiB). TFRecords: what follows 'image' and three
@@ -47,19 +46,19 @@ def read(file):
             yield io.BytesIO(FEATURE.split(record, 1)[-1])
             content = content[16 + length:]                                  # and 4 of another
         shape = np.frombuffer(content, '>u4', count=4)[1:]      # 0x803, N, H, W; labels do not fit
-        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content)]
+        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content) - 16]
 
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
     white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
-    the middle cut out; 0: all (to 50 million pixels). found gets shorter side, mode and folder."""
+    the middle cut out; 0: all (to 25 million pixels). found gets shorter side, mode and folder."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
             found += min(image.size), image.mode, f'{file.parent}/'      # a list gets longer
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
-            image = image.width * image.height < 5e7 and ImageOps.exif_transpose(image)  # no bombs
+            image = image.width * image.height < 2.5e7 and ImageOps.exif_transpose(image)  # no bombs
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         size = (size, size) if size else image.size
@@ -75,7 +74,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     items = ([(os.path.isfile(f) and f, f) for f in files if f.suffix.lower() in PICTURES] or
              [(array, f) for f in files if os.path.isfile(f) for array in read(f)])[:n]  # no pipes
     used, broken, start = [], [], time.monotonic()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for i in range(0, len(items), 16):                # so that few are decoded at once
             if i and sys.stderr.isatty():
                 left = (time.monotonic() - start) * (len(items) / i - 1) / 60
@@ -92,7 +91,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     rest = [file.name for file in sorted({*broken} if n else {*files} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
-          '; names twice: give one folder' * (len({*used}) > 1.5 * len({f.name for f in used})))
+          '; names twice: give one folder' * (round(len(used) / len({f.name for f in used})) == 2))
     for label, count in zip(*np.unique(found[1::3] + found[2::3], return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 
