@@ -4,9 +4,8 @@
 import argparse
 from pathlib import Path
 
+from data import grid, pictures, write                              # first, for its Ctrl-C
 import torch
-
-from data import grid, pictures, write
 from gan import noise
 from train import BEST, restore, to_uint8, within
 

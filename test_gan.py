@@ -173,7 +173,7 @@ class Models(unittest.TestCase):
             D, G, average = map(weights, nets)
             optimizer, seen = torch.optim.Adam(model.parameters(), lr=1e-3), []
             optimizer.register_step_post_hook(lambda *_: seen.append([*map(weights, nets)]))
-            train.step(model, optimizer, batch, contextlib.nullcontext(), decay=0.9)
+            train.step(model, optimizer, batch, torch.autocast('cpu', enabled=False), decay=0.9)
             (D_first, G_first, _), (D_then, G_then, _) = seen        # after each half of the step
             pairs = (D, D_first), (G, G_first), (D_first, D_then), (G_first, G_then)
             self.assertEqual([torch.equal(*pair) for pair in pairs], [False, True, True, False])
@@ -267,7 +267,7 @@ class Readers(Folder):
         Path('t10k-labels-idx1-ubyte').write_bytes(np.array([0x801, 5], '>u4').tobytes() + bytes(5))
         self.assertEqual(self.load('.')[0].shape, (10, 32, 32, 1))
         self.assertTrue((data.decode(digits[0], Path(), size=28)[..., 0] == digits[0]).all())
-        for bad in (content[:-1], content[:9], content[:4] + 12 * b'\xff'):
+        for bad in (content[:-1], content[:9], content[:4] + 12 * b'\xff', content[:8] + bytes(8)):
             Path('t10k-images-idx3-ubyte').write_bytes(bad)
             self.assertRegex(self.load('.')[1], '5 pictures.* 2 files.*t10k-images.*t10k-lab')
 
@@ -304,7 +304,6 @@ class Program(Folder):
         self.assertIn('--resume', self.mistake(train.main, *SMALL))
         self.succeed(train.main, '--resume', '--epochs', 3)
         rows = [row.split(',') for row in Path('out/dcgan/log.csv').read_text().splitlines()]
-        self.assertEqual(rows[0][:4], ['epoch', 'step', 'seconds', 'images_per_second'])
         self.assertEqual([row[:2] for row in rows[1:]], [['1', '3'], ['2', '6'], ['3', '9']])
         self.assertIn('--width=4', self.mistake(train.main, '--resume', '--width', 8))
         self.assertIn('[3, 9]', self.mistake(train.main, '--resume', '--batch', 2))
@@ -376,6 +375,7 @@ class Program(Folder):
         self.succeed(train.main, *SMALL, '--data', 'bytearray')
         with mock.patch.object(gan, 'generator_loss', lambda fake: fake.mean() * np.nan):
             self.assertIn('finite by step 3', self.mistake(train.main, '--resume', '--epochs', 4))
+        self.assertNotIn('nan', Path('out/dcgan/log.csv').read_text())
         self.assertEqual(torch.load(path := Path('out/dcgan/last.pt'))['step'], 2)
         path.write_bytes(path.read_bytes().replace(b'loss_D', b'loss_E'))       # damaged on disk
         self.mistake(train.main, '--resume', '--epochs', 4)

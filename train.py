@@ -10,15 +10,15 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
-import torch
 
-from data import curve, fail, load, pictures, replacing, write
+from data import curve, fail, load, pictures, replacing, write      # first, for its Ctrl-C
+import torch
 from gan import DCGAN, CycleGAN
 
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
 SAVE_EVERY = 50                       # seconds
-DECAY = 0.998                         # of the average, at most: it looks back over up to 500 steps
+DECAY = 0.998     # of the average: over up to 500 steps; at first fewer, to forget random weights
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: 2.10 and newer read checkpoints safely; pip install -U torch')
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
@@ -70,13 +70,14 @@ def restore(path, arguments):
     try:    # torch.load() alone takes damage and bombs; of these, state is True or a name: no dict
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
                  or b'\nbytearr' in path.read_bytes() or torch.load(path, 'cpu', weights_only=True))
-        made, weights, *_ = (state[a] for a in 'options model step count rows sums'.split())
-        weights = weights if sum(x.nbytes for x in weights.values()) < path.stat().st_size else {}
+        made = [option for option in state['options'] if option.find('=') > 0]       # no --help
         options = read_options([*made, *arguments, f'--out={path.parent}'])
-        with torch.device('meta'):       # networks without memory; they take over the checkpoint's
+        with torch.device('meta'):                # without memory, to see first how much they take
             model = MODELS[options.model](**vars(options))
-        model.load_state_dict(weights, assign=True)
-        return options, model.to(options.device, memory_format=torch.channels_last), state
+        assert sum(x.nbytes for x in model.state_dict().values()) < path.stat().st_size
+        model.to_empty(device=options.device).load_state_dict(state['model'])
+        assert len(state['rows']) == state['step'] // state['count'][0] and state['seconds'] >= 0
+        return options, model.to(memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
              f'has {made}; train.py makes one; leave out other options; a cyclegan wants --photos')
@@ -98,8 +99,7 @@ def step(model, optimizer, batch, autocast, decay):
     Returns the values to log as tensors: a GPU waits only when a terminal's line reads them."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
-        with autocast:
-            loss, terms = next(losses)
+        loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
         # Only these nets get a .grad (G's loss comes through D); Adam skips weights that have none.
         optimizer.zero_grad()
         loss.backward(inputs=[*nets.parameters()])
@@ -141,21 +141,21 @@ def train(options, sets, model, optimizer, autocast, state):
         batch = [draw_batch(pixels, model.seen, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
-        decay = min(DECAY, (now + 1) / (now + 10))  # small first: random weights are soon forgotten
-        values = step(model, optimizer, batch, autocast, decay)
+        values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
         state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
-        state |= {'step': now + 1, 'seconds': time.perf_counter() - start}
+        state |= {'step': (done := now + 1), 'seconds': time.perf_counter() - start}
         if sys.stderr.isatty():
-            left = state['seconds'] * (total / (now + 1) - 1) / 60
-            line = (f'epoch {now // steps + 1}, step {now + 1} of {total}, {left:.1f} min left, '
-                    f'{(now + 1) * n / steps / state["seconds"]:.3g} images/s')
+            left = state['seconds'] * (total / done - 1) / 60
+            line = (f'epoch {now // steps + 1}, step {done} of {total}, {left:.1f} min left, '
+                    f'{done * n / steps / state["seconds"]:.3g} images/s')
             line += ''.join(f', {name[5:]} {values[name]:.2f}' for name in values if 'loss' in name)
             print(f'{line:79.79}', end='\r', file=sys.stderr)
-        if (now + 1) % steps == 0:
+        due = stop or done == total or state['seconds'] > saved + SAVE_EVERY
+        if (due or done % steps == 0) and not all(x.isfinite().all() for x in model.parameters()):
+            fail(f'{options.out}: loss not finite by step {done}; try a smaller --lr')
+        if done % steps == 0:
             end_epoch(options, sets, model, autocast, state)
-        if stop or now + 1 == total or state['seconds'] > saved + SAVE_EVERY:
-            if not all(weight.isfinite().all() for weight in model.parameters()):
-                fail(f'{options.out}: loss not finite by step {now + 1}; try a smaller --lr')
+        if due:
             state |= {'model': model.state_dict(), 'optimizer': optimizer.state_dict()}
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
@@ -168,7 +168,7 @@ def main():
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
     elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
-        fail(f'{options.out}: holds a run; give another --out, or go on with --resume')
+        fail(f'{options.out}: holds a run; give another --out, or --resume if it has last.pt')
     # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda' else
@@ -191,6 +191,8 @@ def main():
         fail(f'{options.out}: steps, pictures: {state["count"]}; give its --data and --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
+    for weight, own in optimizer.state.items():        # fused Adam trusts shapes; no stranger's, so
+        own |= {a: torch.empty_like(weight).copy_(own[a]) for a in ('exp_avg', 'exp_avg_sq')}
     state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
                         if value is not None and key not in ('device', 'out', 'resume')]
     weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
