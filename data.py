@@ -58,7 +58,7 @@ def decode(source, file, channels=None, size=None, found=()):
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
             found += min(image.size), image.mode, f'{file.parent}/'      # a list gets longer
             image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
-            image = image.width * image.height < 2.5e7 and ImageOps.exif_transpose(image)  # no bombs
+            image = image.width * image.height < 2.5e7 and ImageOps.exif_transpose(image) # no bomb
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         size = (size, size) if size else image.size
