@@ -57,13 +57,12 @@ def decode(source, file, channels=None, size=None, found=()):
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
             found += min(image.size), image.mode, f'{file.parent}/'      # a list gets longer
-            image.draft(None, (3 * size, 3 * size) if size else image.size)  # large JPEGs, coarsely
+            image.draft(None, [3 * size or n for n in image.size])       # large JPEGs, coarsely
             image = image.width * image.height < 2.5e7 and ImageOps.exif_transpose(image) # no bomb
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-        size = (size, size) if size else image.size
-        image = ImageOps.fit(image.convert('RGBA'), size, Image.LANCZOS)
-        image = Image.alpha_composite(Image.new('RGBA', size, 'white'), image)
+        image = ImageOps.fit(image.convert('RGBA'), [size or n for n in image.size], Image.LANCZOS)
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
         return np.atleast_3d(image.convert('L' if channels == 1 or idx and not channels else 'RGB'))
 
 def pictures(path, channels=None, size=None, n=None, found=()):
@@ -130,13 +129,12 @@ def curve(name, rows):
     draw.line([*zip(np.linspace(5, 394, len(y)), 144 - 120 * y / max(*y, 1e-9))], 'blue')
     return name, np.asarray(image)
 
-def write(named, path, columns=1):
-    """Write pairs of a name or number and a picture as `path` ends. .png: a grid. .gif: full grids
-    in turn, columns x columns. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
+def write(named, path, columns=1, n=sys.maxsize):
+    """Write pairs of a name or number and a picture as `path` ends. .png: a grid. .gif: grids of n
+    pictures in turn. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
-        n = len(tiles) if ending == '.png' else columns ** 2
         sheets = (grid(tiles[i:i + n], columns) for i in range(0, max(len(tiles) - n, 0) + 1, n))
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
         with replacing(path) as temporary:
@@ -147,8 +145,7 @@ def write(named, path, columns=1):
                 image = Image.fromarray(picture.squeeze()).convert('RGB').resize((256, 256))
                 with archive.open(f'{number:05d}.jpg', 'w') as file:
                     image.save(file, 'JPEG', quality=95)
-        if not 7000 <= number <= 10000:
-            print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
+        print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
     elif os.path.exists(path) or ending in PICTURES:
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:

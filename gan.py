@@ -66,10 +66,9 @@ def augment(x):
     Were only the real ones changed, G would paint the changes; were only the fakes, D would go by
     them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    still = torch.eye(2, 3, device=x.device).unsqueeze(0)              # not turned, not scaled
-    # Where each pixel comes from, (B, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
-    where = affine_grid(still, x[:1].shape, align_corners=False) + shift / 4  # by up to S / 8
-    x = grid_sample(x, where, mode='nearest', align_corners=False)
+    # Where each pixel is, (1, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
+    where = affine_grid(torch.eye(2, 3, device=x.device)[None], x[:1].shape, align_corners=False)
+    x = grid_sample(x, where + shift / 4, mode='nearest', align_corners=False)     # by up to S / 8
     return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # S/2 square, gray
 
 def noise(n, seed):
@@ -106,23 +105,20 @@ class DCGAN(GAN):
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         # Real and fake in one batch: in two, as most code has them, BatchNorm would hide from D how
         # their means differ. detach(): this loss is for D alone; its gradient need not go into G.
-        real_logits, fake_logits = D(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
-        loss = discriminator_loss(real_logits, fake_logits)
-        yield loss, {'loss_D': loss, 'D_real': real_logits.sigmoid().mean(),
-                     'D_fake': fake_logits.sigmoid().mean()}
+        on_real, on_fake = D.train()(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
+        loss = discriminator_loss(on_real, on_fake)                          # of logits
+        yield loss, {'loss_D': loss, 'D_real': on_real.sigmoid().mean(),
+                     'D_fake': on_fake.sigmoid().mean()}
         # eval(): no dropout, and BatchNorm by mean and variance of the batch above, half real.
         # By those of the fakes alone, their logits would not be as above (tried: G collapsed).
-        D.eval()
-        loss = generator_loss(D(augment(fake)).float())
-        D.train()
+        loss = generator_loss(D.eval()(augment(fake)).float())
         yield loss, {'loss_G': loss}
 
-    @torch.no_grad()
     def paint(self, z):
-        """Yield pictures (16, C, S, S) by the averaged G for z (N, 100). First its BatchNorms get
+        """Yield pictures (16, C, S, S) by the averaged G for z (..., 100). First its BatchNorms get
         statistics of their own: G's belong to other weights, and make washed-out pictures."""
         torch.optim.swa_utils.update_bn(noise(128, seed=1).to(z.device).split(64), self.average[0])
-        yield from map(self.average[0], z.split(16))
+        yield from map(self.average[0], z.flatten(0, -2).split(16))
 
     def preview(self, x):
         """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
@@ -161,8 +157,7 @@ def pooled(fake, pool, seen):
     for i, new in enumerate(fake.detach()):
         if seen + i < len(pool):                       # seen: how many there were before these
             pool[seen + i] = new
-        elif torch.rand(()) < 0.5:
-            slot = torch.randint(len(pool), ())
+        elif (slot := torch.randint(2 * len(pool), ())) < len(pool):           # half of the time
             shown[i], pool[slot] = pool[slot], new
     return shown
 
@@ -198,9 +193,8 @@ class CycleGAN(GAN):
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
         values = {
-            # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
-            'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
-            'loss_F': (D_X(fake_x).float() - 1).square().mean(),
+            'loss_G': (D_Y(fake_y).float() - 1).square().mean(),        # E[(D_Y(G(x)) - 1)^2]
+            'loss_F': (D_X(fake_x).float() - 1).square().mean(),        # E[(D_X(F(y)) - 1)^2]
             # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
             # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
             'loss_cycle': l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y),
@@ -209,13 +203,11 @@ class CycleGAN(GAN):
         weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss
         yield sum(w * loss for w, loss in zip(weights, values.values())), values
 
-    @torch.no_grad()
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
-        height, width = image.shape[2:]
-        more = (8, 8 + -width % 4, 8, 8 + -height % 4)   # doubling's zeros show here, to be cut off
-        padded = pad(image, more, mode='reflect' if min(height, width) > 11 else 'replicate')
-        return self.average[back](padded)[..., 8:8 + height, 8:8 + width]
+        more = (8, 8 + -image.shape[3] % 4, 8, 8 + -image.shape[2] % 4)
+        padded = pad(image, more, mode='reflect' if min(image.shape[2:]) > 11 else 'replicate')
+        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: doubling's zeros show
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""

@@ -9,12 +9,13 @@ import torch
 from gan import noise
 from train import BEST, restore, to_uint8, within
 
-def translate(model, device, named, back, beside):
-    """Yield (name, picture) for each of `named`, translated; with `beside`, beside its original."""
-    for name, picture in named:
-        x = torch.tensor(picture, device=device).permute(2, 0, 1)[None]
+def translate(model, options, source, form, back, n):
+    """Yield (name, picture) of all in `source`, translated; for .png n, beside their originals."""
+    size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
+    for name, picture in pictures(source, options.channels, size, n if form == '.png' else None):
+        x = torch.tensor(picture, device=options.device).permute(2, 0, 1)[None]
         image = to_uint8(model.paint(x / 127.5 - 1, back))
-        yield name, grid([picture, *image], columns=2) if beside else image[0]
+        yield name, grid([picture, *image], columns=2) if form == '.png' else image[0]
 
 def main():
     """Read the options, make the pictures, write them."""
@@ -36,16 +37,12 @@ def main():
     form = out.suffix.lower()
     columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1   # square; pairs are 2 wide
     if source:
-        size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
-        named = pictures(source, options.channels, size, args.n if form == '.png' else None)
-        named = translate(model, args.device, named, not args.photos, beside=form == '.png')
+        named = translate(model, options, source, form, back=not args.photos, n=args.n)
     else:
-        n, frames = (columns ** 2, 48) if form == '.gif' else (args.n, 1)        # 48 make a walk
-        a, b = noise(2 * n, args.seed).chunk(2)
-        t = torch.arange(frames).view(-1, 1, 1) * 2 * torch.pi / frames
-        z = (t.cos() * a + t.sin() * b).flatten(0, 1).to(args.device)      # a itself, if one frame
-        named = enumerate(image for x in model.paint(z) for image in to_uint8(x))
-    write(named, out, columns)
+        t = torch.arange(48 if form == '.gif' else 1).view(-1, 1, 1) * 2 * torch.pi / 48   # a walk
+        z = t.cos() * noise(args.n, args.seed) + t.sin() * noise(args.n, args.seed + 1)
+        named = enumerate(image for x in model.paint(z.to(args.device)) for image in to_uint8(x))
+    write(named, out, columns, n=args.n)
     print(out)
 
 if __name__ == '__main__':

@@ -125,7 +125,7 @@ def end_epoch(options, sets, model, autocast, state):
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
         write((curve(name, rows) for name in [*row][4:]), options.out / 'loss.png', columns=2)
     if epoch == options.epochs:
-        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif')
+        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif', n=1)
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
