@@ -31,8 +31,9 @@ dcgan = partial(gan.DCGAN, size=32, channels=3, width=8, upsample='resize')
 cyclegan = partial(gan.CycleGAN, size=32, channels=3, width=4, blocks=1, upsample='resize')
 
 class Folder(unittest.TestCase):
-    """A test in an empty folder of its own, which is the current one meanwhile."""
+    """A test in an empty folder of its own, which is the current one meanwhile; seeded."""
     def setUp(self):
+        torch.manual_seed(0)
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
         self.addCleanup(os.chdir, os.getcwd())
@@ -58,10 +59,7 @@ class Folder(unittest.TestCase):
 
     succeed, mistake = partialmethod(run_main, 0), partialmethod(run_main, 2)
 
-class Models(unittest.TestCase):
-    def setUp(self):
-        torch.manual_seed(0)
-
+class Models(Folder):
     def test_equations_by_hand_and_against_binary_cross_entropy(self):
         real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
         D_real, D_fake, ones, bce = real.sigmoid(), fake.sigmoid(), torch.ones(2), nn.BCELoss()
@@ -275,6 +273,16 @@ class Readers(Folder):
 SMALL = ['--size', 32, '--width', 4, '--data', 'set', '--epochs', 2, '--batch', 4]
 CYCLE = ['--model', 'cyclegan', '--blocks', 1, '--photos', 'set', *SMALL[:-1], 2]
 
+def one_of_two(options, sets, model, *rest, real=train.train, grad=torch.autograd.grad):
+    """What each of two processes does in place of train.train() in the test of them."""
+    D, (x, y) = [*model.discriminators.parameters()], torch.rand(2, 2, 3, 32, 32)
+    half, whole = (grad(next(model.losses(x[i], y[i]))[0], D) for i in ([train.RANK], [0, 1]))
+    train.share(half)
+    torch.testing.assert_close(half, whole)
+    with mock.patch.object(train, 'draw_batch', wraps=train.draw_batch) as draw:
+        real(options, sets, model, *rest)
+    torch.save([[*model.parameters()], [a.args[1] for a in draw.mock_calls]], f'{train.RANK}.pt')
+
 class Program(Folder):
     """train.py and sample.py as a user runs them."""
     def test_train_resume_and_sample_dcgan(self):
@@ -336,6 +344,18 @@ class Program(Folder):
                 row |= {'seconds': 0, 'images_per_second': 0}       # which alone may differ
             for name in ('model', 'optimizer', 'rows'):
                 torch.testing.assert_close(whole[name], parts[name], rtol=0, atol=0)
+
+    def test_two_processes_take_the_same_steps_by_different_pictures(self):
+        self.save('set/{}.jpg', 8)
+        code = 'import test_gan, train; train.train = test_gan.one_of_two; train.main()'
+        command = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--no-python',
+                   sys.executable, '-c', code, '--device=cpu', *map(str, CYCLE)]
+        subprocess.run([sys.executable, *command], check=True, capture_output=True,
+                       env=os.environ | {'PYTHONPATH': sys.path[0]})
+        (weights, x), (others, y) = torch.load('0.pt'), torch.load('1.pt')
+        torch.testing.assert_close(weights, others, rtol=0, atol=0)
+        self.assertEqual(sorted(x + y), [i for i in range(16) for _ in 'XY'])
+        self.succeed(train.main, '--model=cyclegan', '--resume', '--epochs', 3)         # by one
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
     def test_a_run_that_is_killed_anywhere_goes_on(self):

@@ -2,6 +2,7 @@
     python train.py --data monet_jpg --epochs 200       # and if it stopped: train.py --resume
     python train.py --model cyclegan --data monet_jpg --photos photo_jpg"""
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
-
 from data import curve, fail, load, pictures, replacing, write      # first, for its Ctrl-C
 import torch
 from gan import DCGAN, CycleGAN
@@ -21,6 +21,7 @@ SAVE_EVERY = 50                       # seconds
 DECAY = 0.998     # of the average: over up to 500 steps; at first fewer, to forget random weights
 if torch.__version__ < '2.10':        # torch.load() had holes before
     fail(f'torch {torch.__version__}: 2.10 and newer read checkpoints safely; pip install -U torch')
+RANK, WORLD = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))     # torchrun's
 BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
 
 def within(low, high=1e9):
@@ -46,7 +47,7 @@ def read_options(arguments):
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
-    add('--batch', type=within(1), help='pictures a step; default: 16, toys 8, cyclegan 1')
+    add('--batch', type=within(1), help='pictures a step, in all; default: 16, toys 8, cyclegan 1')
     add('--lr', type=within(1e-9), default=2e-4, help='of Adam; in 2nd half to 0; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
@@ -57,7 +58,7 @@ def read_options(arguments):
     options.model = options.model or ('cyclegan' if options.photos else 'dcgan')
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.out = options.out or Path('out', options.model)
-    options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
+    options.batch = max(options.batch or (1 if cyclegan else 16 if options.data else 8), WORLD)
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
@@ -94,17 +95,23 @@ def to_uint8(x):
     """Tensor (B, C, H, W) in [-1, 1] -> array (B, H, W, C) uint8."""
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
+def share(tensors):
+    """Replace each tensor by its mean over torchrun's processes: all take the same steps. (But
+    BatchNorm's statistics are of each process's own pictures, as in a smaller batch.)"""
+    for tensor in tensors if WORLD > 1 else []:
+        torch.distributed.all_reduce(tensor.div_(WORLD))
+
 def step(model, optimizer, batch, autocast, decay):
     """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1].
     Returns the values to log as tensors: a GPU waits only when a terminal's line reads them."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
         loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
-        # Only these nets get a .grad (G's loss comes through D); Adam skips weights that have none.
-        optimizer.zero_grad()
-        loss.backward(inputs=[*nets.parameters()])
-        optimizer.step()
+        optimizer.zero_grad()                       # Adam skips weights that have no .grad:
+        loss.backward(inputs=[*nets.parameters()])  # only these get one (G's loss comes through D)
         values |= {name: value.detach() for name, value in terms.items()}
+        share([*values.values(), *(weight.grad for weight in nets.parameters())])
+        optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
         average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
     return values
@@ -129,37 +136,39 @@ def end_epoch(options, sets, model, autocast, state):
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
-    stop, saved, (steps, *_, n) = [], -SAVE_EVERY, state['count']   # saved: when; n: paintings
+    stop, due, save_at, (steps, *_, n) = [], [0], RANK * 1e9, state['count']    # the first saves
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
-    while (now := state['step']) < total and not (stop and saved == state['seconds']):
+    while (now := state['step']) < total and not due[0]:
         # All that is random in a step follows from seed and number: a resumed run draws the same.
-        torch.manual_seed(np.random.default_rng((options.seed, now)).integers(2 ** 32))
+        torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
-        model.seen, last = now * n // steps, (now + 1) * n // steps
-        batch = [draw_batch(pixels, model.seen, last, options.size, (options.seed, number))
+        first, last = ((now * WORLD + RANK + i) * n // (steps * WORLD) for i in (0, 1))
+        model.seen, last = first // WORLD, max(last, first + 1)    # one picture at the least
+        batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
         state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
         state |= {'step': (done := now + 1), 'seconds': time.perf_counter() - start}
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not RANK:
             left = state['seconds'] * (total / done - 1) / 60
             line = (f'epoch {now // steps + 1}, step {done} of {total}, {left:.1f} min left, '
                     f'{done * n / steps / state["seconds"]:.3g} images/s')
             line += ''.join(f', {name[5:]} {values[name]:.2f}' for name in values if 'loss' in name)
             print(f'{line:79.79}', end='\r', file=sys.stderr)
-        due = stop or done == total or state['seconds'] > saved + SAVE_EVERY
-        if (due or done % steps == 0) and not all(x.isfinite().all() for x in model.parameters()):
+        due = torch.tensor([len(stop), state['seconds'] > save_at, done % steps == 0]).float()
+        share([due])                                    # so that all know it, after the same step
+        if any(due) and not all(weight.isfinite().all() for weight in model.parameters()):
             fail(f'{options.out}: loss not finite by step {done}; try a smaller --lr')
-        if done % steps == 0:
+        if due[2] and not RANK:
             end_epoch(options, sets, model, autocast, state)
-        if due:
+        if (any(due[:2]) or done == total) and not RANK:
             state |= {'model': model.state_dict(), 'optimizer': optimizer.state_dict()}
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
-            saved = state['seconds']
+            save_at = state['seconds'] + SAVE_EVERY
     print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
@@ -169,6 +178,11 @@ def main():
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
     elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
         fail(f'{options.out}: holds a run; give another --out, or --resume if it has last.pt')
+    if WORLD > 1:
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']) if options.device == 'cuda' else -1)
+        torch.distributed.init_process_group()                       # NCCL for GPUs, gloo for CPUs
+        atexit.register(torch.distributed.destroy_process_group)
+        sys.stdout = None if RANK else sys.stdout                    # the first speaks for all
     # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda' else
@@ -195,8 +209,8 @@ def main():
         own |= {a: torch.empty_like(weight).copy_(own[a]) for a in ('exp_avg', 'exp_avg_sq')}
     state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
                         if value is not None and key not in ('device', 'out', 'resume')]
-    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    print(f'{n} pictures, {weights:,} weights, {options.device}:', *state['options'], flush=True)
+    print(f'{n} pictures, {sum(x.numel() for x in model.parameters() if x.requires_grad):,} '
+          f'weights, {WORLD} x {options.device}:', *state['options'], flush=True)
     train(options, sets, model, optimizer, autocast, state)
 
 if __name__ == '__main__':
