@@ -193,8 +193,9 @@ class CycleGAN(GAN):
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
         values = {
-            'loss_G': (D_Y(fake_y).float() - 1).square().mean(),        # E[(D_Y(G(x)) - 1)^2]
-            'loss_F': (D_X(fake_x).float() - 1).square().mean(),        # E[(D_X(F(y)) - 1)^2]
+            # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
+            'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
+            'loss_F': (D_X(fake_x).float() - 1).square().mean(),
             # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
             # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
             'loss_cycle': l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y),

@@ -14,7 +14,6 @@ import numpy as np
 from data import curve, fail, load, pictures, replacing, write      # first, for its Ctrl-C
 import torch
 from gan import DCGAN, CycleGAN
-
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
 SAVE_EVERY = 50                       # seconds
@@ -70,7 +69,8 @@ def restore(path, arguments):
     made = 'nothing that can be read'
     try:    # torch.load() alone takes damage and bombs; of these, state is True or a name: no dict
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
-                 or b'\nbytearr' in path.read_bytes() or torch.load(path, 'cpu', weights_only=True))
+                 or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
+                 or torch.load(path, 'cpu', weights_only=True))
         made = [option for option in state['options'] if option.find('=') > 0]       # no --help
         options = read_options([*made, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):                # without memory, to see first how much they take
