@@ -69,7 +69,7 @@ def augment(x):
     # Where each pixel is, (1, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
     where = affine_grid(torch.eye(2, 3, device=x.device)[None], x[:1].shape, align_corners=False)
     x = grid_sample(x, where + shift / 4, mode='nearest', align_corners=False)     # by up to S / 8
-    return x.masked_fill((where - centre).abs().amax(3).unsqueeze(1) < 0.5, 0)  # S/2 square, gray
+    return x.masked_fill((where + shift / 4 - centre).abs().amax(3)[:, None] < 0.5, 0)  # S/2, gray
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
