@@ -89,7 +89,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     rest = [file.name for file in sorted({*broken} if n else {*files} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
-          '; names twice: give one folder' * (round(len(used) / len({f.name for f in used})) == 2))
+          '; all twice: give one folder' * (round(len({*used}) / len({f.name for f in used})) == 2))
     for label, count in zip(*np.unique(found[1::3] + found[2::3], return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 

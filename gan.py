@@ -23,8 +23,8 @@ def doubling(c_in, c_out, upsample):
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm takes a channel's mean
-    over the batch off, so any bias, too (the last layer does without); divides by its deviation."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm subtracts each
+    channel's mean over the batch, so any bias, too (there are none); divides by its deviation."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -78,7 +78,7 @@ def noise(n, seed):
 
 class GAN(nn.Module):
     """In both models: generators, discriminators, an average (EMA) of the generators' weights over
-    many steps: step() in train.py. It paints: the generators, chasing D, are never as steady."""
+    many steps: step() in train.py. The average paints: generators, chasing D, are less steady."""
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
@@ -115,7 +115,7 @@ class DCGAN(GAN):
         yield loss, {'loss_G': loss}
 
     def paint(self, z):
-        """Yield pictures (16, C, S, S) by the averaged G for z (..., 100). First its BatchNorms get
+        """Yield pictures, up to (16, C, S, S), by the averaged G for z (..., 100). First its norms get
         statistics of their own: G's belong to other weights, and make washed-out pictures."""
         torch.optim.swa_utils.update_bn(noise(128, seed=1).to(z.device).split(64), self.average[0])
         yield from map(self.average[0], z.flatten(0, -2).split(16))
@@ -156,7 +156,7 @@ def pooled(fake, pool, seen):
     shown = fake.detach().clone()                      # `fake` itself is for G's half of the step
     for i, new in enumerate(fake.detach()):
         if seen + i < len(pool):                       # seen: how many there were before these
-            pool[seen + i] = new
+            pool[seen + i:] = new                      # and all after it, so that none is empty
         elif (slot := torch.randint(2 * len(pool), ())) < len(pool):           # half of the time
             shown[i], pool[slot] = pool[slot], new
     return shown
@@ -176,7 +176,7 @@ class CycleGAN(GAN):
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
-        self.seen = 0              # pictures of each before this step; set by the loop in train.py
+        self.seen = 0              # pictures of each before this step, about; set by train.py
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.

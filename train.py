@@ -131,21 +131,19 @@ def end_epoch(options, sets, model, autocast, state):
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
         write((curve(name, rows) for name in [*row][4:]), options.out / 'loss.png', columns=2)
-    if epoch == options.epochs:
-        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif', n=1)
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
-    stop, due, save_at, (steps, *_, n) = [], [0], RANK * 1e9, state['count']    # the first saves
+    stop, due, save_at, (steps, *_, n) = [], [False], 0, state['count']       # n: of paintings
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda number, _: stop.append(number))
     start, total = time.perf_counter() - state['seconds'], steps * options.epochs
     while (now := state['step']) < total and not due[0]:
-        # All that is random in a step follows from seed and number: a resumed run draws the same.
+        # All that is random in a step follows from seed, step, RANK: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
         # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
-        first, last = ((now * WORLD + RANK + i) * n // (steps * WORLD) for i in (0, 1))
-        model.seen, last = first // WORLD, max(last, first + 1)    # one picture at the least
+        first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
+        model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                  for number, pixels in enumerate(sets)]
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
@@ -158,8 +156,8 @@ def train(options, sets, model, optimizer, autocast, state):
                     f'{done * n / steps / state["seconds"]:.3g} images/s')
             line += ''.join(f', {name[5:]} {values[name]:.2f}' for name in values if 'loss' in name)
             print(f'{line:79.79}', end='\r', file=sys.stderr)
-        due = torch.tensor([len(stop), state['seconds'] > save_at, done % steps == 0]).float()
-        share([due])                                    # so that all know it, after the same step
+        due = [len(stop), not RANK and state['seconds'] > save_at, done % steps == 0]
+        share([due := torch.tensor(due).float()])       # so that all know it, after the same step
         if any(due) and not all(weight.isfinite().all() for weight in model.parameters()):
             fail(f'{options.out}: loss not finite by step {done}; try a smaller --lr')
         if due[2] and not RANK:
@@ -169,20 +167,22 @@ def train(options, sets, model, optimizer, autocast, state):
             with replacing(options.out / 'last.pt') as temporary:
                 torch.save(state, temporary)
             save_at = state['seconds'] + SAVE_EVERY
+    if state['step'] == total and not RANK:
+        write(pictures(options.out / 'samples', size=0), options.out / 'progress.gif', n=1)
     print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
     """Train as the command line says."""
     options = read_options(sys.argv[1:])
-    if options.resume:
-        options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
-    elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
-        fail(f'{options.out}: holds a run; give another --out, or --resume if it has last.pt')
     if WORLD > 1:
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']) if options.device == 'cuda' else -1)
         torch.distributed.init_process_group()                       # NCCL for GPUs, gloo for CPUs
         atexit.register(torch.distributed.destroy_process_group)
         sys.stdout = None if RANK else sys.stdout                    # the first speaks for all
+    if options.resume:
+        options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
+    elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
+        fail(f'{options.out}: holds a run; give another --out, or --resume if it has last.pt')
     # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda' else
