@@ -115,7 +115,7 @@ class DCGAN(GAN):
         yield loss, {'loss_G': loss}
 
     def paint(self, z):
-        """Yield pictures, up to (16, C, S, S), by the averaged G for z (..., 100). First its norms get
+        """Yield pictures (<= 16, C, S, S) by the averaged G for z (..., 100). First its norms get
         statistics of their own: G's belong to other weights, and make washed-out pictures."""
         torch.optim.swa_utils.update_bn(noise(128, seed=1).to(z.device).split(64), self.average[0])
         yield from map(self.average[0], z.flatten(0, -2).split(16))
