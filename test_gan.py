@@ -24,7 +24,6 @@ import data
 import gan
 import sample
 import train
-
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8)
 
 dcgan = partial(gan.DCGAN, size=32, channels=3, width=8, upsample='resize')
@@ -281,7 +280,8 @@ def one_of_two(options, sets, model, *rest, real=train.train, grad=torch.autogra
     torch.testing.assert_close(half, whole)
     with mock.patch.object(train, 'draw_batch', wraps=train.draw_batch) as draw:
         real(options, sets, model, *rest)
-    torch.save([[*model.parameters()], [a.args[1] for a in draw.mock_calls]], f'{train.RANK}.pt')
+    firsts = [call.args[1] for call in draw.mock_calls]
+    torch.save([[*model.parameters()], firsts, torch.initial_seed()], f'{train.RANK}.pt')
 
 class Program(Folder):
     """train.py and sample.py as a user runs them."""
@@ -352,9 +352,9 @@ class Program(Folder):
                    sys.executable, '-c', code, '--device=cpu', *map(str, CYCLE)]
         subprocess.run([sys.executable, *command], check=True, capture_output=True,
                        env=os.environ | {'PYTHONPATH': sys.path[0]})
-        (weights, x), (others, y) = torch.load('0.pt'), torch.load('1.pt')
+        (weights, x, a), (others, y, b) = torch.load('0.pt'), torch.load('1.pt')
         torch.testing.assert_close(weights, others, rtol=0, atol=0)
-        self.assertEqual(sorted(x + y), [i for i in range(16) for _ in 'XY'])
+        self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
         self.succeed(train.main, '--model=cyclegan', '--resume', '--epochs', 3)         # by one
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
