@@ -109,8 +109,8 @@ def step(model, optimizer, batch, autocast, decay):
         loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
         optimizer.zero_grad()                       # Adam skips weights that have no .grad:
         loss.backward(inputs=[*nets.parameters()])  # only these get one (G's loss comes through D)
-        values |= {name: value.detach() for name, value in terms.items()}
-        share([*values.values(), *(weight.grad for weight in nets.parameters())])
+        values |= (terms := {name: value.detach() for name, value in terms.items()})
+        share([*terms.values(), *(weight.grad for weight in nets.parameters())])
         optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
         average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
