@@ -23,8 +23,8 @@ def doubling(c_in, c_out, upsample):
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm subtracts each channel's
-    mean over the batch, so any bias, too (the last layer does without); divides by its deviation."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm subtracts a channel's
+    mean over the batch, so any bias too (the last layer does without); divides by its deviation."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
