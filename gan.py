@@ -192,17 +192,16 @@ class CycleGAN(GAN):
             # halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
-        values = {
-            # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
-            'loss_G': (D_Y(fake_y).float() - 1).square().mean(),
-            'loss_F': (D_X(fake_x).float() - 1).square().mean(),
-            # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
-            # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
-            'loss_cycle': l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y),
-            # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
-            'loss_identity': l1_loss(same_y, y) + l1_loss(same_x, x)}
-        weights = (1, 1, self.CYCLE, self.IDENTITY)                  # Eq. 3, and the identity loss
-        yield sum(w * loss for w, loss in zip(weights, values.values())), values
+        # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
+        loss_G = (D_Y(fake_y).float() - 1).square().mean()
+        loss_F = (D_X(fake_x).float() - 1).square().mean()
+        # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
+        # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
+        cycle = l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y)
+        # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
+        identity = l1_loss(same_y, y) + l1_loss(same_x, x)
+        loss = loss_G + loss_F + self.CYCLE * cycle + self.IDENTITY * identity    # Eq. 3, and 5.2
+        yield loss, dict(loss_G=loss_G, loss_F=loss_F, loss_cycle=cycle, loss_identity=identity)
 
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
