@@ -107,8 +107,7 @@ class DCGAN(GAN):
         # their means differ. detach(): this loss is for D alone; its gradient need not go into G.
         on_real, on_fake = D.train()(augment(torch.cat([x, fake.detach()]))).float().chunk(2)
         loss = discriminator_loss(on_real, on_fake)                          # of logits
-        yield loss, {'loss_D': loss, 'D_real': on_real.sigmoid().mean(),
-                     'D_fake': on_fake.sigmoid().mean()}
+        yield loss, {'loss_D': loss, 'D_real': on_real.sigmoid(), 'D_fake': on_fake.sigmoid()}
         # eval(): no dropout, and BatchNorm by mean and variance of the batch above, half real.
         # By those of the fakes alone, their logits would not be as above (tried: G collapsed).
         loss = generator_loss(D.eval()(augment(fake)).float())

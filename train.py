@@ -109,7 +109,7 @@ def step(model, optimizer, batch, autocast, decay):
         loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
         optimizer.zero_grad()                       # Adam skips weights that have no .grad:
         loss.backward(inputs=[*nets.parameters()])  # only these get one (G's loss comes through D)
-        values |= (terms := {name: value.detach() for name, value in terms.items()})
+        values |= (terms := {name: value.detach().mean() for name, value in terms.items()})
         share([*terms.values(), *(weight.grad for weight in nets.parameters())])
         optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
