@@ -102,8 +102,7 @@ def share(tensors):
         torch.distributed.all_reduce(tensor.div_(WORLD))
 
 def step(model, optimizer, batch, autocast, decay):
-    """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1].
-    Returns the values to log as tensors: a GPU waits only when a terminal's line reads them."""
+    """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1]."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
         loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
@@ -114,7 +113,7 @@ def step(model, optimizer, batch, autocast, decay):
         optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
         average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
-    return values
+    return values        # to log, as tensors: a GPU waits only when a terminal's line reads them
 
 def end_epoch(options, sets, model, autocast, state):
     """Write log.csv with one more row and, 10 to 20 times in a long run, a grid and loss.png."""
