@@ -135,19 +135,18 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 def translator(channels, width, blocks, upsample):
-    """CycleGAN's G and F: (B, channels, H, W) -> the same, for multiples of 4 from 8 on.
-    The paper's c7s1-64, d128, d256, R256 times `blocks`, u128, u64, c7s1-3."""
-    convolution = partial(nn.Conv2d, padding_mode='reflect')    # the paper: fewer artefacts
+    """CycleGAN's G and F: (B, channels, H, W) -> the same, for multiples of 4 from 8 on."""
+    layer = partial(nn.Conv2d, padding_mode='reflect')          # the paper: fewer artefacts
     norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
-    return nn.Sequential(                                                      # for width 64:
-        convolution(channels, width, 7, padding=3), norm, relu,                # (B, 64, H, W)
-        convolution(width, 2 * width, 3, stride=2, padding=1), norm, relu,     # (B, 128, H/2, W/2)
-        convolution(2 * width, 4 * width, 3, stride=2, padding=1), norm, relu, # (B, 256, H/4, W/4)
-        *[Residual(convolution(4 * width, 4 * width, 3, padding=1), norm, relu,
-                   convolution(4 * width, 4 * width, 3, padding=1), norm) for _ in range(blocks)],
-        doubling(4 * width, 2 * width, upsample), norm, relu,                  # (B, 128, H/2, W/2)
-        doubling(2 * width, width, upsample), norm, relu,                      # (B, 64, H, W)
-        convolution(width, channels, 7, padding=3), nn.Tanh())                 # (B, 3, H, W)
+    return nn.Sequential(                            # the paper's names, and shapes for width 64:
+        layer(channels, width, 7, padding=3), norm, relu,                # c7s1-64 (B, 64, H, W)
+        layer(width, 2 * width, 3, stride=2, padding=1), norm, relu,     # d128 (B, 128, H/2, W/2)
+        layer(2 * width, 4 * width, 3, stride=2, padding=1), norm, relu, # d256 (B, 256, H/4, W/4)
+        *[Residual(layer(4 * width, 4 * width, 3, padding=1), norm, relu,     # R256, the same
+                   layer(4 * width, 4 * width, 3, padding=1), norm) for _ in range(blocks)],
+        doubling(4 * width, 2 * width, upsample), norm, relu,            # u128 (B, 128, H/2, W/2)
+        doubling(2 * width, width, upsample), norm, relu,                # u64 (B, 64, H, W)
+        layer(width, channels, 7, padding=3), nn.Tanh())                 # c7s1-3 (B, 3, H, W)
 
 def pooled(fake, pool, seen):
     """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
