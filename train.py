@@ -120,16 +120,15 @@ def end_epoch(options, sets, model, autocast, state):
     rows, epoch, seconds = state['rows'], len(state['rows']) + 1, state['seconds']
     speed = len(sets[-1]) / (seconds - (rows[-1]['seconds'] if rows else 0))
     row = {'epoch': epoch, 'step': state['step'], 'seconds': seconds, 'images_per_second': speed}
-    row |= {name: state['sums'].pop(name).item() for name in [*state['sums']]}
-    rows.append(row)
-    print(', '.join(f'{name} {row[name]:.5g}' for name in row), flush=True)
+    rows.append(row | {name: state['sums'].pop(name).item() for name in [*state['sums']]})
+    print(', '.join(f'{name} {value:.5g}' for name, value in rows[-1].items()), flush=True)
     with replacing(options.out / 'log.csv') as file:
         np.savetxt(file, [[*row.values()] for row in rows], fmt='%.9g', delimiter=',',
-                   header=','.join(row), comments='')
+                   header=','.join(rows[-1]), comments='')
     if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
         images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
         write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
-        write((curve(name, rows) for name in [*row][4:]), options.out / 'loss.png', columns=2)
+        write((curve(name, rows) for name in [*rows[-1]][4:]), options.out / 'loss.png', columns=2)
 
 def train(options, sets, model, optimizer, autocast, state):
     """The loop: all steps up to the last of --epochs, or up to a save after Ctrl-C or SIGTERM."""
