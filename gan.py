@@ -14,12 +14,11 @@ from torch.nn.functional import affine_grid, batch_norm, grid_sample, l1_loss, p
 Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
-    """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W).
-    Both papers have 'transposed' convolutions (5x5 and 3x3, here 4x4): a pixel and its neighbours
-    come from different weights, so a grid shows. Hence 'resize' (Odena 2016, see README)."""
-    if upsample == 'transposed':
+    """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W). 'transposed':
+    a pixel and its neighbours come from different weights, so a grid shows (Odena 2016, README)."""
+    if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),        # hence 'resize': this
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
