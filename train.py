@@ -96,8 +96,7 @@ def to_uint8(x):
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 def share(tensors):
-    """Replace each tensor by its mean over torchrun's processes: all take the same steps. (But
-    BatchNorm's statistics are of each process's own pictures, as in a smaller batch.)"""
+    """Replace each tensor by its mean over torchrun's processes: all take the same steps."""
     for tensor in tensors if WORLD > 1 else []:
         torch.distributed.all_reduce(tensor.div_(WORLD))
 
@@ -172,7 +171,7 @@ def train(options, sets, model, optimizer, autocast, state):
 def main():
     """Train as the command line says."""
     options = read_options(sys.argv[1:])
-    if WORLD > 1:
+    if WORLD > 1:    # BatchNorm's statistics: of each process's own pictures, as in a smaller batch
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']) if options.device == 'cuda' else -1)
         torch.distributed.init_process_group()                       # NCCL for GPUs, gloo for CPUs
         atexit.register(torch.distributed.destroy_process_group)
