@@ -46,17 +46,17 @@ class Folder(unittest.TestCase):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.roll(PHOTO, i, axis=1)).save(path)
 
-    def run_main(self, code, main, *arguments):
-        """All that a main() says that is to end with exit code 0, or with 2 and one error line."""
+    def run_line(self, code, line):
+        """All that 'train ...' or 'sample ...' says, ending with 0, or 2 and one error line."""
         with (redirect_stdout(io.StringIO()) as text, redirect_stderr(io.StringIO()) as errors,
-              mock.patch.object(sys, 'argv', ['program', '--device=cpu', *map(str, arguments)]),
+              mock.patch.object(sys, 'argv', f'{line} --device=cpu'.split()),
               self.assertRaises(SystemExit) as stop):
-            sys.exit(main() or 0)
+            sys.exit(globals()[sys.argv[0]].main() or 0)
         ended, lines = stop.exception.code, errors.getvalue().count('\n')
-        self.assertEqual((ended, lines), (code, code // 2), (arguments, errors.getvalue()))
+        self.assertEqual((ended, lines), (code, code // 2), (line, errors.getvalue()))
         return text.getvalue() + errors.getvalue()
 
-    succeed, mistake = partialmethod(run_main, 0), partialmethod(run_main, 2)
+    succeed, mistake = partialmethod(run_line, 0), partialmethod(run_line, 2)
 
 class Models(Folder):
     def test_equations_by_hand_and_against_binary_cross_entropy(self):
@@ -266,8 +266,8 @@ class Readers(Folder):
         a = np.stack([data.toy_scene(i % 30, 67, dabs=i < 31) for i in range(32)])
         self.assertTrue((a[0] == a[30]).all() and (a[1] != a[31]).any() and (a[0] != a[1]).any())
 
-SMALL = ['--size', 32, '--width', 4, '--data', 'set', '--epochs', 2, '--batch', 4]
-CYCLE = ['--model', 'cyclegan', '--blocks', 1, '--photos', 'set', *SMALL[:-1], 2]
+SMALL = 'train --size 32 --width 4 --data set --epochs 2 --batch 4'
+CYCLE = f'{SMALL} --model cyclegan --blocks 1 --photos set --batch 2'
 
 def one_of_two(options, sets, model, *rest, real=train.train, grad=torch.autograd.grad):
     """What each of two processes does in place of train.train() in the test of them."""
@@ -284,22 +284,22 @@ class Program(Folder):
     """train.py and sample.py as a user runs them."""
     def test_train_resume_and_sample_dcgan(self):
         self.save('set/{}.jpg', 9)
-        self.succeed(train.main, *SMALL)
+        self.succeed(SMALL)
         self.assertEqual(sorted(os.listdir('out/dcgan')),
                          ['last.pt', 'log.csv', 'loss.png', 'progress.gif', 'samples'])
         [group] = torch.load('out/dcgan/last.pt', weights_only=True)['optimizer']['param_groups']
         self.assertEqual((round(group['lr'] * 3, 9), group['betas']), (2e-4, (0, .99)))  # 1/3 left
-        self.assertIn('--resume', self.mistake(train.main, *SMALL))
-        self.succeed(train.main, '--resume', '--epochs', 3)
+        self.assertIn('--resume', self.mistake(SMALL))
+        self.succeed('train --resume --epochs 3')
         self.assertRegex(Path('out/dcgan/log.csv').read_text(), r'^.*\n1,3,.*\n2,6,.*\n3,9,.*\n\Z')
-        self.assertIn('--width=4', self.mistake(train.main, '--resume', '--width', 8))
-        self.assertIn('[3, 9]', self.mistake(train.main, '--resume', '--batch', 2))
+        self.assertIn('--width=4', self.mistake('train --resume --width 8'))
+        self.assertIn('[3, 9]', self.mistake('train --resume --batch 2'))
         for out, n in (('a.png', 20), ('b.gif', 3), ('c.zip', 20), ('d', 20), ('e', 3)):
-            self.succeed(sample.main, '-n', n, '--out', out)
+            self.succeed(f'sample -n {n} --out {out}')
         self.assertEqual(np.asarray(Image.open('a.png')).shape, (4 * 34 - 2, 5 * 34 - 2, 3))
         with Image.open('out/dcgan/progress.gif') as progress, Image.open('b.gif') as walk:
             self.assertEqual((progress.n_frames, walk.n_frames), (3, 48))
-        self.assertIn('not there yet', self.mistake(sample.main, '--out', 'd'))
+        self.assertIn('not there yet', self.mistake('sample --out d'))
         self.assertEqual(len(os.listdir('d')), 20)
         self.assertEqual(Image.open(zipfile.ZipFile('c.zip').open('00020.jpg')).size, (256, 256))
         for name in os.listdir('e'):                   # number k is the same whatever -n
@@ -309,34 +309,34 @@ class Program(Folder):
     def test_train_and_translate_cyclegan(self):
         self.save('set/a/{}.jpg', 5)
         self.save('few/{}.jpg', 3)
-        self.succeed(train.main, *CYCLE, '--photos', 'few')
+        self.succeed(f'{CYCLE} --photos few')
         self.assertEqual(Image.open('out/cyclegan/samples/0002.png').size, (112, 6 * 38 - 2))
         pools = torch.load('out/cyclegan/last.pt')['model']['pools']
         self.assertEqual(len(pools.unique(dim=0)), 20)              # of 2 times 5 paintings, photos
         self.assertIn('loss_cycle', Path('out/cyclegan/log.csv').read_text())
-        self.assertIn('l=cyclegan', self.mistake(sample.main, '--ckpt', 'out/cyclegan/last.pt'))
+        self.assertIn('l=cyclegan', self.mistake('sample --ckpt out/cyclegan/last.pt'))
         with mock.patch.object(gan.CycleGAN, 'paint', lambda _, x, back: 0 * x - 1 + 2 * back):
-            self.succeed(sample.main, '--photos', 'set', '--out', 'painted')
-            self.assertIn('; 0', self.succeed(sample.main, '--paintings=set', '-n3', '--out=s.png'))
+            self.succeed('sample --photos set --out painted')
+            self.assertIn('; 0', self.succeed('sample --paintings set -n 3 --out s.png'))
         self.assertEqual(Image.open('painted/a/0.png').tobytes(), bytes(48 * 40 * 3))       # by G
         sheet = np.asarray(Image.open('s.png'))
         self.assertEqual((sheet.shape, sheet[:36, 38:74].min()), ((74, 4 * 38 - 2, 3), 255))    # F
-        self.assertIn('7,000', self.succeed(sample.main, '--photos', 'set', '--out', 'images.zip'))
+        self.assertIn('7,000', self.succeed('sample --photos set --out images.zip'))
         self.assertEqual(len(zipfile.ZipFile('images.zip').namelist()), 5)
 
     def test_stop_in_the_middle_and_resume_end_where_an_unbroken_run_ends(self):
         self.save('set/{}.jpg', 9)
-        for options in (SMALL, CYCLE):
-            self.succeed(train.main, *options, '--out', f'{options[1]}/whole')
-            for steps, *how in ((1, *options), (1, '--resume'), (99, '--resume')):
+        for model, line in (('dcgan', SMALL), ('cyclegan', CYCLE)):
+            self.succeed(f'{line} --out {model}/whole')
+            for steps, part in ((1, line), (1, 'train --resume'), (99, 'train --resume')):
                 def step(*inputs, real=train.step, signals=[0] * steps + [signal.SIGTERM]):
                     if number := signals.pop(0):                    # there must be no step after it
                         signal.raise_signal(number)
                     self.assertTrue(0 < inputs[-1] < 1)             # the average's share of itself
                     return real(*inputs)
                 with mock.patch.object(train, 'step', step):
-                    self.succeed(train.main, *how, '--out', f'{options[1]}/parts')
-            whole, parts = (torch.load(f'{options[1]}/{out}/last.pt') for out in ('whole', 'parts'))
+                    self.succeed(f'{part} --out {model}/parts')
+            whole, parts = (torch.load(f'{model}/{out}/last.pt') for out in ('whole', 'parts'))
             for row in whole['rows'] + parts['rows']:
                 row |= {'seconds': 0, 'images_per_second': 0}       # which alone may differ
             for name in ('model', 'optimizer', 'rows'):
@@ -346,13 +346,13 @@ class Program(Folder):
         self.save('set/{}.jpg', 8)
         code = 'import test_gan, train; train.train = test_gan.one_of_two; train.main()'
         command = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--no-python',
-                   sys.executable, '-c', code, '--device=cpu', *map(str, CYCLE)]
+                   sys.executable, '-c', code, '--device=cpu', *CYCLE.split()[1:]]
         subprocess.run([sys.executable, *command], check=True, capture_output=True,
                        env=os.environ | {'PYTHONPATH': sys.path[0]})
         (weights, x, a), (others, y, b) = torch.load('0.pt'), torch.load('1.pt')
         torch.testing.assert_close(weights, others, rtol=0, atol=0)
         self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
-        self.succeed(train.main, '--model=cyclegan', '--resume', '--epochs', 3)         # by one
+        self.succeed('train --model cyclegan --resume --epochs 3')                      # by one
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
     def test_a_run_that_is_killed_anywhere_goes_on(self):
@@ -370,13 +370,13 @@ class Program(Folder):
 
     def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint(self):
         self.save('bytearray/{}.jpg', 4)      # this word in an option is not one in a checkpoint
-        self.succeed(train.main, *SMALL, '--data', 'bytearray')
+        self.succeed(f'{SMALL} --data bytearray')
         with mock.patch.object(gan, 'generator_loss', lambda fake: fake.mean() * np.nan):
-            self.assertIn('finite by step 3', self.mistake(train.main, '--resume', '--epochs', 4))
+            self.assertIn('finite by step 3', self.mistake('train --resume --epochs 4'))
         self.assertNotIn('nan', Path('out/dcgan/log.csv').read_text())
         self.assertEqual(torch.load(path := Path('out/dcgan/last.pt'))['step'], 2)
         path.write_bytes(path.read_bytes().replace(b'loss_D', b'loss_E'))       # damaged on disk
-        self.mistake(train.main, '--resume', '--epochs', 4)
+        self.mistake('train --resume --epochs 4')
 
     def test_mistakes_end_in_one_line_and_exit_code_2(self):
         self.save('set/{}.jpg', 2)
@@ -389,8 +389,7 @@ class Program(Folder):
                      'train --resume', 'train --device cuda:99', 'sample -n 0',
                      'train --model cyclegan --size 34', 'sample --photos a --paintings b',
                      'sample --ckpt none.pt', 'sample --ckpt text/a.jpg', 'sample --ckpt odd.pt'):
-            program, *arguments = line.split()
-            self.mistake(globals()[program].main, *arguments)
+            self.mistake(line)
         self.assertFalse(Path('out').exists())
 
 if __name__ == '__main__':
