@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')      # not EPS, which would run a program
-FEATURE = re.compile(rb'\n\x05image\x12(?:[\x80-\xff]*[\0-\x7f]\n?){3}')     # name and lengths
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a line, exits with 2
 signal.signal(signal.SIGINT, lambda *_: fail('stopped'))            # Ctrl-C, but in training's loop
 
@@ -34,15 +33,25 @@ def replacing(path):
             temporary.unlink()
         fail(f'{path}: not written, what was there is kept ({error}); is there room? is it open?')
 
+def inside(message, *tags):
+    """Yield what lies where `tags` lead in a message of Protocol Buffers, a row of fields: a tag (8
+    times its number, + 2), the length of its content (7 bits a byte, the lowest first), content."""
+    while head := re.match(rb'(?s)(.)([\x80-\xff]{0,9}[\0-\x7f])', message):
+        end = head.end() + sum((byte & 127) << 7 * i for i, byte in enumerate(head[2]))
+        content, message = message[head.end():end], message[end:]
+        if head[1][0] == tags[0]:
+            yield from inside(content, *tags[1:]) if tags[1:] else [content]
+
 def read(file):
-    """Yield the pictures of a file of many (up to 1 GiB). TFRecords: what follows 'image' and three
-    lengths (7 bits a byte) in a tf.train.Example. IDX (yann.lecun.com/exdb/mnist): (H, W) uint8."""
+    """Yield the pictures of a file of many (up to 1 GiB). TFRecords: each is a tf.train.Example, in
+    which are Features, pairs of name and Feature. IDX (yann.lecun.com/exdb/mnist): (H, W) uint8."""
     with suppress(Exception), (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as stream:
         content = memoryview(stream.read(2**30))               # or unreadable, cut off, no gzip
         while content and '.tfrec' in file.name.lower():
             length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
             record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
-            yield io.BytesIO(FEATURE.split(record, 1)[-1])
+            pairs = (pair for pair in inside(record, 10, 10) if b'image' in inside(pair, 10))
+            yield io.BytesIO(b''.join(x for pair in pairs for x in inside(pair, 18, 10, 10)))
             content = content[16 + length:]                                  # and 4 of another
         shape = np.frombuffer(content, '>u4', count=4)[1:]      # 0x803, N, H, W; labels do not fit
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content) - 16]

@@ -77,7 +77,6 @@ def restore(path, arguments):
             model = MODELS[options.model](**vars(options))
         assert sum(x.nbytes for x in model.state_dict().values()) < path.stat().st_size
         model.to_empty(device=options.device).load_state_dict(state['model'])
-        assert len(state['rows']) == state['step'] // state['count'][0] and state['seconds'] >= 0
         return options, model.to(memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
