@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')      # not EPS, which would run a program
 fail = argparse.ArgumentParser(usage=argparse.SUPPRESS).error       # prints a line, exits with 2
-signal.signal(signal.SIGINT, lambda *_: fail('stopped'))            # Ctrl-C, but in training's loop
+signal.signal(signal.SIGINT, lambda *_: fail('stopped'))            # Ctrl-C; train() has its own
 
 @contextmanager
 def replacing(path):
@@ -59,7 +59,7 @@ def read(file):
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
     white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
-    the middle cut out; 0: all (to 25 million pixels). found gets shorter side, mode and folder."""
+    the middle cut out; 0: all. None if over 25 million pixels. found gets side, mode, folder."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
@@ -74,8 +74,8 @@ def decode(source, file, channels=None, size=None, found=()):
         return np.atleast_3d(image.convert('L' if channels == 1 or idx and not channels else 'RGB'))
 
 def pictures(path, channels=None, size=None, n=None, found=()):
-    """Yield (name, picture) of all in `path`, or n, in order, by several threads; then say so, with
-    found=[] in bars. Of a folder: those below it, not hidden; or all of other files; or fail()."""
+    """Yield (name, picture) of all in `path`, or of the first n, in order, by several threads; then
+    sum up; found=[]: in bars, too. A folder: pictures below it, not hidden, or else other files."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     items = ([(os.path.isfile(f) and f, f) for f in files if f.suffix.lower() in PICTURES] or
@@ -98,7 +98,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     rest = [file.name for file in sorted({*broken} if n else {*files} - {*used} | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
-          '; all twice: give one folder' * (round(len({*used}) / len({f.name for f in used})) == 2))
+          '; all twice? give one folder' * (round(len({*used}) / len({f.name for f in used})) == 2))
     for label, count in zip(*np.unique(found[1::3] + found[2::3], return_counts=True)):
         print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
 

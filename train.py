@@ -67,7 +67,7 @@ def read_options(arguments):
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read'
-    try:    # torch.load() alone takes damage and bombs; of these, state is True or a name: no dict
+    try:    # torch.load() alone takes damage and bombs; for these, state is no dict: True or text
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
                  or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
                  or torch.load(path, 'cpu', weights_only=True))
@@ -83,8 +83,8 @@ def restore(path, arguments):
              f'has {made}; train.py makes one; leave out other options; a cyclegan wants --photos')
 
 def draw_batch(pixels, first, last, size, seed):
-    """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips;
-    numbers first ... last - 1 of endless passes, each shuffled; at its pass's end, it wraps."""
+    """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips.
+    Of endless shuffled passes, numbers first ... last - 1; past a pass's end, its first again."""
     order = np.random.default_rng((*seed, first // len(pixels))).permutation(len(pixels))
     top, left = torch.randint(pixels.shape[2] - size + 1, (2,)).tolist()
     x = pixels[order.take(range(first, last), mode='wrap'), :, top:top + size, left:left + size]
@@ -137,7 +137,7 @@ def train(options, sets, model, optimizer, autocast, state):
     while (now := state['step']) < total and not due[0]:
         # All that is random in a step follows from seed, step, RANK: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
-        # Portions of nearly one size: each picture once an epoch, and no tiny one at its end.
+        # Portions of an epoch are alike but for one picture: each is shown once, none is tiny.
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
         model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
@@ -201,7 +201,7 @@ def main():
         fail(f'{options.out}: steps, pictures: {state["count"]}; give its --data and --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
-    for weight, own in optimizer.state.items():        # fused Adam trusts shapes; no stranger's, so
+    for weight, own in optimizer.state.items():     # fused Adam checks no shapes; copy_() does
         own |= {a: torch.empty_like(weight).copy_(own[a]) for a in ('exp_avg', 'exp_avg_sq')}
     state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
                         if value is not None and key not in ('device', 'out', 'resume')]
