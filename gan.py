@@ -18,12 +18,12 @@ def doubling(c_in, c_out, upsample):
     a pixel and its neighbours come from different weights, so a grid shows (Odena 2016, README)."""
     if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),        # hence 'resize': this
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),  # 'resize': no grid
                          nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm subtracts a channel's
-    mean over the batch, so any bias too (the last layer does without); divides by its deviation."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm sets each channel's
+    mean over the batch to 0, its deviation to 1, then learnt ones: no bias before it lasts."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -54,9 +54,9 @@ def discriminator_loss(real, fake):
 
 def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
-    By Eq. 1, as a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
-    -D(G(z)): almost 0, saturated, while D is sure, just when G has most to learn. So section 3 has
-    G minimise -E[log D(G(z))], slope D(G(z)) - 1: another loss; its game rests at D = 1/2, too."""
+    By Eq. 1, a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
+    -D(G(z)): almost 0, saturated, while D knows each fake, just when G has most to learn. So their
+    section 3 has another loss, -E[log D(G(z))]: slope D(G(z)) - 1; it rests at D = 1/2, too."""
     return softplus(-fake).mean()                         # -log D(G(z)) = softplus(-logit)
 
 def augment(x):
@@ -68,7 +68,7 @@ def augment(x):
     # Where each pixel is, (1, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
     where = affine_grid(torch.eye(2, 3, device=x.device)[None], x[:1].shape, align_corners=False)
     x = grid_sample(x, where + shift / 4, mode='nearest', align_corners=False)     # by up to S / 8
-    return x.masked_fill((where + shift / 4 - centre).abs().amax(3)[:, None] < 0.5, 0)  # S/2, gray
+    return x.masked_fill((where + shift / 4 - centre).abs().amax(3)[:, None] < 0.5, 0)  # S/2 wide
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
@@ -76,8 +76,8 @@ def noise(n, seed):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, Z), np.float32))
 
 class GAN(nn.Module):
-    """In both models: generators, discriminators, an average (EMA) of the generators' weights over
-    many steps: step() in train.py. The average paints: generators, chasing D, are less steady."""
+    """In both models: generators, discriminators, and the generators' weights averaged over many
+    steps (EMA, in step() of train.py). The average paints: the latest G, chasing D, wavers more."""
     def __init__(self, generators, discriminators):
         super().__init__()
         self.generators, self.discriminators = map(nn.ModuleList, (generators, discriminators))
@@ -108,13 +108,13 @@ class DCGAN(GAN):
         loss = discriminator_loss(on_real, on_fake)                          # of logits
         yield loss, {'loss_D': loss, 'D_real': on_real.sigmoid(), 'D_fake': on_fake.sigmoid()}
         # eval(): no dropout, and BatchNorm by mean and variance of the batch above, half real.
-        # By those of the fakes alone, their logits would not be as above (tried: G collapsed).
+        # By the fakes' own, D would judge them otherwise than in its loss (tried: G collapsed).
         loss = generator_loss(D.eval()(augment(fake)).float())
         yield loss, {'loss_G': loss}
 
     def paint(self, z):
-        """Yield pictures (<= 16, C, S, S) by the averaged G for z (..., 100). First its norms get
-        statistics of their own: G's belong to other weights, and make washed-out pictures."""
+        """Yield pictures (<= 16, C, S, S) by the averaged G for z (..., 100). First, BatchNorm's
+        statistics for it: those of G belong to other weights, and make washed-out pictures."""
         torch.optim.swa_utils.update_bn(noise(128, seed=1).to(z.device).split(64), self.average[0])
         yield from map(self.average[0], z.flatten(0, -2).split(16))
 
@@ -184,8 +184,8 @@ class CycleGAN(GAN):
         values, pools = {}, self.pools.chunk(2)
         for one, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
             on_real, on_fake = D(torch.cat([real, pooled(fake, pool, self.seen)])).float().chunk(2)
-            # Eq. 1 with squares for logs (section 4: steadier; D, no logit here, aims at 1 and 0),
-            # halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
+            # CycleGAN's Eq. 1, squares for logs (section 4: steadier; D, no logit here, aims at 1
+            # for real, 0 for fake), halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
         # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
