@@ -353,6 +353,9 @@ class Program(Folder):
         torch.testing.assert_close(weights, others, rtol=0, atol=0)
         self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
         self.succeed('train --model cyclegan --resume --epochs 3')                      # by one
+        with mock.patch.object(train, 'WORLD', 3):
+            batches = [train.read_options(['--batch=1', *a]).batch for a in ([], ['--resume'])]
+        self.assertEqual(batches, [3, 1])           # raised, but for a run with steps of its own
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
     def test_a_run_that_is_killed_anywhere_goes_on(self):

@@ -57,7 +57,8 @@ def read_options(arguments):
     options.model = options.model or ('cyclegan' if options.photos else 'dcgan')
     cyclegan, sizes = options.model == 'cyclegan', MODELS[options.model].SIZES
     options.out = options.out or Path('out', options.model)
-    options.batch = max(options.batch or (1 if cyclegan else 16 if options.data else 8), WORLD)
+    options.batch = options.batch or (1 if cyclegan else 16 if options.data else 8)
+    options.batch = max(options.batch, 1 if options.resume else WORLD)     # one for each process
     options.channels = options.channels or (3 if cyclegan else None)
     options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
     if options.size and (options.size not in sizes or options.size > options.load_size):
@@ -168,7 +169,6 @@ def train(options, sets, model, optimizer, autocast, state):
     print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
-    """Train as the command line says."""
     options = read_options(sys.argv[1:])
     if WORLD > 1:    # BatchNorm's statistics: of each process's own pictures, as in a smaller batch
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']) if options.device == 'cuda' else -1)
