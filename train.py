@@ -169,6 +169,7 @@ def train(options, sets, model, optimizer, autocast, state):
     print(f'saved; go on: python train.py --resume --out "{options.out}" (if done, more --epochs)')
 
 def main():
+    """Begin or resume the run that the command line asks for, in each of torchrun's processes."""
     options = read_options(sys.argv[1:])
     if WORLD > 1:    # BatchNorm's statistics: of each process's own pictures, as in a smaller batch
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']) if options.device == 'cuda' else -1)
