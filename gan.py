@@ -1,9 +1,8 @@
-"""The networks and losses of two GANs: DCGAN paints from noise, CycleGAN makes photos into Monets.
-A discriminator D learns to tell real pictures x from generated ones; a generator G learns, by the
-gradient that comes back through D, to make ones that D takes for real; DCGAN's from noise z.
+"""Networks and losses of two GANs: DCGAN paints from noise z, CycleGAN makes photos into Monets.
+A discriminator D learns to tell real pictures x, (B, C, H, W) in [-1, 1], from generated ones; a
+generator G learns, by the gradient that comes back through D, to make what D takes for real.
     python train.py && python sample.py -n 64         # toy paintings, and new ones like them
-DCGAN: Radford, Metz, Chintala 2015, arXiv 1511.06434. CycleGAN: Zhu, Park, Isola, Efros 2017,
-arXiv 1703.10593. Pictures are (B, C, H, W) in [-1, 1], the range of Tanh, G's last layer."""
+arXiv 1511.06434: Radford, Metz, Chintala 2015, DCGAN; 1703.10593: Zhu, Park, Isola, Efros 2017."""
 import copy
 from functools import partial
 
@@ -18,8 +17,11 @@ def doubling(c_in, c_out, upsample):
     a pixel and its neighbours come from different weights, so a grid shows (Odena 2016, README)."""
     if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode='nearest'),  # 'resize': no grid
-                         nn.Conv2d(c_in, c_out, kernel_size=3, padding=1, bias=False))
+    # 'resize', no grid: nearest neighbours, then a 3x3 convolution. Of the 9 doubled pixels that it
+    # sees, only 4 differ; the weights of each are added up before it is used: 4 products, not 9.
+    layer = nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=False)
+    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)    # of 3x3 weights: 4x4 sums
+    return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
     """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm sets each channel's
@@ -30,12 +32,11 @@ def generator(size, channels, width, upsample):
     # and in turn (B, 256, 8, 8), (B, 128, 16, 16), (B, 64, 32, 32), (B, 3, 64, 64)
     for c_in, c_out in zip(widths, [*widths[1:], channels]):
         layers += [nn.BatchNorm2d(c_in), nn.ReLU(inplace=True), doubling(c_in, c_out, upsample)]
-    return nn.Sequential(*layers, nn.Tanh())
+    return nn.Sequential(*layers, nn.Tanh())               # to [-1, 1]
 
 def discriminator(channels, width, strides, norm, padding, dropout):
     """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. DCGAN's is
-    a logit; its sigmoid, with which the paper's D ends, is D(x) in formulas: how likely 'real' is.
-    But log D(x) is -inf once it rounds to 0; -softplus(-logit), the same on paper, stays exact."""
+    a logit; its sigmoid, the end of the paper's D, is D(x) in formulas: how likely 'real' is."""
     # No norm after the first (DCGAN paper: unstable with it). Shapes after each, for width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
@@ -49,7 +50,7 @@ def discriminator(channels, width, strides, norm, padding, dropout):
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
     Goodfellow et al. 2014, arXiv 1406.2661, Eq. 1: D maximises E[log D(x)] + E[log(1 - D(G(z)))]"""
-    # softplus(t) = log(1 + e^t), so -log D = softplus(-logit), -log(1 - D) = softplus(logit)
+    # softplus(t) = log(1 + e^t): these are -log D, -log(1 - D), but not inf if D rounds to 0 or 1
     return softplus(-real).mean() + softplus(fake).mean()
 
 def generator_loss(fake):
@@ -188,14 +189,12 @@ class CycleGAN(GAN):
             # for real, 0 for fake), halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
             values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
-        # E[(D_Y(G(x)) - 1)^2] and E[(D_X(F(y)) - 1)^2]
-        loss_G = (D_Y(fake_y).float() - 1).square().mean()
-        loss_F = (D_X(fake_x).float() - 1).square().mean()
+        loss_G = (D_Y(fake_y).float() - 1).square().mean()                   # E[(D_Y(G(x)) - 1)^2]
+        loss_F = (D_X(fake_x).float() - 1).square().mean()                   # E[(D_X(F(y)) - 1)^2]
         # Eq. 2, as a mean over pixels: E[|F(G(x)) - x|_1] + E[|G(F(y)) - y|_1]. G can cheat:
         # hide x in a pattern too fine to see, for F to read (Chu et al. 2017, 1712.02950).
         cycle = l1_loss(F(fake_y), x) + l1_loss(G(fake_x), y)
-        # Section 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
-        identity = l1_loss(same_y, y) + l1_loss(same_x, x)
+        identity = l1_loss(same_y, y) + l1_loss(same_x, x)  # 5.2: E[|G(y) - y|_1] + E[|F(x) - x|_1]
         loss = loss_G + loss_F + self.CYCLE * cycle + self.IDENTITY * identity    # Eq. 3, and 5.2
         yield loss, dict(loss_G=loss_G, loss_F=loss_F, loss_cycle=cycle, loss_identity=identity)
 

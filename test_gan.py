@@ -25,7 +25,6 @@ import gan
 import sample
 import train
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(np.uint8)
-
 dcgan = partial(gan.DCGAN, size=32, channels=3, width=8, upsample='resize')
 cyclegan = partial(gan.CycleGAN, size=32, channels=3, width=4, blocks=1, upsample='resize')
 
@@ -65,11 +64,10 @@ class Folder(unittest.TestCase):
 
 class Models(Folder):
     def test_equations_by_hand_and_against_binary_cross_entropy(self):
-        real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
-        D_real, D_fake, ones, bce = real.sigmoid(), fake.sigmoid(), torch.ones(2), nn.BCELoss()
-        torch.testing.assert_close(gan.discriminator_loss(real, fake),
-                                   bce(D_real, ones) + bce(D_fake, 0 * ones))
-        torch.testing.assert_close(gan.generator_loss(fake), bce(D_fake, ones))
+        real, fake, bce = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0]), nn.BCELoss()
+        D_real, D_fake, yes, no = real.sigmoid(), fake.sigmoid(), torch.ones(2), torch.zeros(2)
+        ours = [gan.discriminator_loss(real, fake), gan.generator_loss(fake)]
+        torch.testing.assert_close(ours, [bce(D_real, yes) + bce(D_fake, no), bce(D_fake, yes)])
         slope, loss = torch.func.grad_and_value(gan.generator_loss)(torch.tensor(-1e4))
         self.assertEqual((slope, loss), (-1, 1e4))      # slope of the minimax loss: 0; log(0): -inf
 
@@ -90,15 +88,14 @@ class Models(Folder):
         hidden = [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32)]
         patch = [(64, 128, 128), (128, 64, 64), (256, 32, 32), (512, 31, 31)]
         down = [(64, 32, 40), (128, 16, 20), (256, 8, 10)]
-        for net, *expected in (
-                (model.generators[0], (100,), (100, 1, 1), *hidden, (3, 64, 64)),
-                (model.discriminators[0], (3, 64, 64), *hidden[::-1], (1, 1, 1)),
-                (cycle.discriminators[0], (3, 256, 256), *patch, (1, 30, 30)),
-                (cycle.generators[0], (3, 32, 40), *down, *down[1::-1], (3, 32, 40))):
-            x = torch.zeros(1, *expected[0])
+        for net, *wanted in ((model.generators[0], (100,), (100, 1, 1), *hidden, (3, 64, 64)),
+                             (model.discriminators[0], (3, 64, 64), *hidden[::-1], (1, 1, 1)),
+                             (cycle.discriminators[0], (3, 256, 256), *patch, (1, 30, 30)),
+                             (cycle.generators[0], (3, 32, 40), *down, *down[1::-1], (3, 32, 40))):
+            x = torch.zeros(1, *wanted[0])
             outputs = itertools.accumulate(net, lambda x, layer: layer(x), initial=x)
             shapes = [shape for shape, _ in itertools.groupby(tuple(x.shape[1:]) for x in outputs)]
-            self.assertEqual(shapes, expected)                      # each once
+            self.assertEqual(shapes, wanted)                        # each once
         layers = nn.Sequential(*[a for a in cycle.discriminators[0] if isinstance(a, nn.Conv2d)])
         slopes = torch.func.grad(lambda x: layers(x)[0, 0, 15, 15])(torch.zeros(1, 3, 256, 256))
         self.assertEqual((slopes[0, 0] != 0).sum(), 70 * 70)        # pixels that one output sees
@@ -129,6 +126,10 @@ class Models(Folder):
             return (power[12, 0] + power[0, 12] + power[12, 12]) / power.sum()    # period of 2 px
         self.assertLess(grid_power(train.read_options([]).upsample), 0.05)
         self.assertGreater(grid_power('transposed'), 0.3)
+        layer, x = gan.doubling(3, 2, 'resize'), torch.rand(1, 3, 5, 6)
+        [weight], doubled = layer.parameters(), nn.Upsample(scale_factor=2)(x)
+        two_steps = nn.functional.conv2d(doubled, weight.transpose(0, 1).flip(2, 3), padding=1)
+        torch.testing.assert_close(layer(x), two_steps)
 
     def test_instance_norm_and_batching_of_what_shares_weights(self):
         model, both = cyclegan(), torch.randn(2, 3, 32, 32) * 3 + 1
