@@ -125,8 +125,8 @@ def end_epoch(options, sets, model, autocast, state):
         np.savetxt(file, [[*row.values()] for row in rows], fmt='%.9g', delimiter=',',
                    header=','.join(rows[-1]), comments='')
     if (options.epochs - epoch) % ((options.epochs - 1) // 20 + 1) == 0:
-        images, columns = autocast(model.preview)(*(pixels[:4] / 127.5 - 1 for pixels in sets))
-        write(enumerate(to_uint8(images)), options.out / f'samples/{epoch:04d}.png', columns)
+        x, columns = autocast(model.preview)(*(a[:4].to(options.device) / 127.5 - 1 for a in sets))
+        write(enumerate(to_uint8(x)), options.out / f'samples/{epoch:04d}.png', columns)
         write((curve(name, rows) for name in [*rows[-1]][4:]), options.out / 'loss.png', columns=2)
 
 def train(options, sets, model, optimizer, autocast, state):
@@ -142,7 +142,7 @@ def train(options, sets, model, optimizer, autocast, state):
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
         model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
-                 for number, pixels in enumerate(sets)]
+                 .to(options.device) for number, pixels in enumerate(sets)]   # may be there already
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
         state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
@@ -186,9 +186,10 @@ def main():
             units.get('amx_bf16' if 'Intel' in units.get('cpu_name', '') else 'avx512_bf16'))
     options.precision = options.precision or ('bfloat16' if fast else 'float32')
     autocast = torch.autocast(options.device, torch.bfloat16, options.precision == 'bfloat16')
-    sets = [torch.from_numpy(load(vars(options)[name], options.load_size, options.channels,
-                                  dabs=name == 'data')).permute(0, 3, 1, 2).to(options.device)
-            for name in (['data'] if options.model == 'dcgan' else ['photos', 'data'])]
+    sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]
+    sets = [load(path, options.load_size, options.channels, dabs=dabs) for path, dabs in sources]
+    fit = options.device != 'cuda' or sum(x.nbytes for x in sets) < torch.cuda.mem_get_info()[0] / 2
+    sets = [torch.from_numpy(x).movedim(3, 1).to(options.device if fit else 'cpu') for x in sets]
     n, options.channels, options.load_size, _ = sets[-1].shape
     options.size = options.size or min(256, 1 << options.load_size.bit_length() - 1)    # 64 of 72
     steps = (n - 1) // options.batch + 1
