@@ -2,7 +2,7 @@
 A discriminator D learns to tell real pictures x, (B, C, H, W) in [-1, 1], from generated ones; a
 generator G learns, by the gradient that comes back through D, to make what D takes for real.
     python train.py && python sample.py -n 64         # toy paintings, and new ones like them
-arXiv 1511.06434: Radford, Metz, Chintala 2015, DCGAN; 1703.10593: Zhu, Park, Isola, Efros 2017."""
+Papers: DCGAN, Radford et al. 2015, arXiv 1511.06434; CycleGAN, Zhu et al. 2017, 1703.10593."""
 import copy
 from functools import partial
 
@@ -14,18 +14,18 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W). 'transposed':
-    a pixel and its neighbours come from different weights, so a grid shows (Odena 2016, README)."""
+    each of 4 neighbours has weights of its own, so even from what is flat comes a grid (Odena 2016,
+    README). 'resize': nearest neighbours, then a 3x3 convolution; what is flat stays flat."""
     if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
-    # 'resize', no grid: nearest neighbours, then a 3x3 convolution. Of the 9 doubled pixels that it
-    # sees, only 4 differ; the weights of each are added up before it is used: 4 products, not 9.
+    # Of 9 doubled pixels only 4 differ; weights of equal ones are added up first: 4 products, not 9
     layer = nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=False)
-    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)    # of 3x3 weights: 4x4 sums
+    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)   # weight: 3x3, then 4x4 sums
     return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
     """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm sets each channel's
-    mean over the batch to 0, its deviation to 1, then learnt ones: no bias before it lasts."""
+    mean over the batch to 0, its deviation to 1, then learnt ones, so a bias before is lost."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -57,7 +57,7 @@ def generator_loss(fake):
     """G's loss from D's logits for generated pictures: the non-saturating one.
     By Eq. 1, a minimax game, G would minimise E[log(1 - D(G(z)))]. Its slope in the logit is
     -D(G(z)): almost 0, saturated, while D knows each fake, just when G has most to learn. So their
-    section 3 has another loss, -E[log D(G(z))]: slope D(G(z)) - 1; it rests at D = 1/2, too."""
+    section 3 has another loss, -E[log D(G(z))]: slope D(G(z)) - 1, and the same end: D = 1/2."""
     return softplus(-fake).mean()                         # -log D(G(z)) = softplus(-logit)
 
 def augment(x):
@@ -202,7 +202,7 @@ class CycleGAN(GAN):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         more = (8, 8 + -image.shape[3] % 4, 8, 8 + -image.shape[2] % 4)
         padded = pad(image, more, mode='reflect' if min(image.shape[2:]) > 11 else 'replicate')
-        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: doubling's zeros show
+        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: zeros around doubling
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""

@@ -89,7 +89,7 @@ def draw_batch(pixels, first, last, size, seed):
     order = np.random.default_rng((*seed, first // len(pixels))).permutation(len(pixels))
     top, left = torch.randint(pixels.shape[2] - size + 1, (2,)).tolist()
     x = pixels[order.take(range(first, last), mode='wrap'), :, top:top + size, left:left + size]
-    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x, x.flip(3)) / 127.5 - 1
+    return torch.where(torch.rand(len(x), 1, 1, 1).to(x.device) < 0.5, x, x.flip(3)) / 127.5 - 1
 
 def to_uint8(x):
     """Tensor (B, C, H, W) in [-1, 1] -> array (B, H, W, C) uint8."""
@@ -138,11 +138,11 @@ def train(options, sets, model, optimizer, autocast, state):
     while (now := state['step']) < total and not due[0]:
         # All that is random in a step follows from seed, step, RANK: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
-        # Portions of an epoch are alike but for one picture: each is shown once, none is tiny.
+        # The steps of an epoch take n / steps pictures, rounded down or up: each is shown once.
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
         model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
-                 .to(options.device) for number, pixels in enumerate(sets)]   # may be there already
+                 .to(options.device) for number, pixels in enumerate(sets)]   # if not there already
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
         values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
         state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
@@ -186,7 +186,7 @@ def main():
             units.get('amx_bf16' if 'Intel' in units.get('cpu_name', '') else 'avx512_bf16'))
     options.precision = options.precision or ('bfloat16' if fast else 'float32')
     autocast = torch.autocast(options.device, torch.bfloat16, options.precision == 'bfloat16')
-    sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]
+    sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]  # 2nd only
     sets = [load(path, options.load_size, options.channels, dabs=dabs) for path, dabs in sources]
     fit = options.device != 'cuda' or sum(x.nbytes for x in sets) < torch.cuda.mem_get_info()[0] / 2
     sets = [torch.from_numpy(x).movedim(3, 1).to(options.device if fit else 'cpu') for x in sets]
