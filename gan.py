@@ -88,8 +88,7 @@ class GAN(nn.Module):
 
 class DCGAN(GAN):
     """G paints from z, numbers to which it gives meaning. A batch is [x], pictures (B, C, S, S)."""
-    SIZES = (32, 64, 128, 256)     # pixels
-    BETAS = (0.0, 0.99)            # of Adam; the paper has (0.5, 0.999)
+    SIZES, BETAS = (32, 64, 128, 256), (0.0, 0.99)   # pixels; of Adam (the paper: 0.5, 0.999)
 
     def __init__(self, size, channels, width, upsample, **_):
         strides = (2,) * (size.bit_length() - 3)        # 64 has 7 bits: halved 4 times, to 4x4
@@ -162,8 +161,7 @@ class CycleGAN(GAN):
     """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. A long average
     helps here; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
-    SIZES = range(32, 4097, 4)     # pixels
-    BETAS = (0.5, 0.999)           # of Adam, as in the authors' code
+    SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)  # pixels; of Adam, as in the authors' code
     CYCLE, IDENTITY = 10, 5        # lambda in the paper's Eq. 3, and 0.5 lambda for Monet (7.1)
 
     def __init__(self, size, channels, width, blocks, upsample, **_):

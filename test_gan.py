@@ -354,9 +354,9 @@ class Program(Folder):
         torch.testing.assert_close(weights, others, rtol=0, atol=0)
         self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
         self.succeed('train --model cyclegan --resume --epochs 3')                      # by one
-        with mock.patch.object(train, 'WORLD', 3):
-            batches = [train.read_options(['--batch=1', *a]).batch for a in ([], ['--resume'])]
-        self.assertEqual(batches, [3, 1])           # raised, but for a run with steps of its own
+        with mock.patch.object(train, 'WORLD', 9):    # raises 8, but not of a run with steps of it
+            made = [train.read_options(a.split()) for a in ('', '--resume', '--data=a')]
+        self.assertEqual([(a.batch, a.width) for a in made], [(9, 32), (8, 32), (16, 64)])
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
     def test_a_run_that_is_killed_anywhere_goes_on(self):
