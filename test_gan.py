@@ -355,7 +355,7 @@ class Program(Folder):
         self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
         self.succeed('train --model cyclegan --resume --epochs 3')                      # by one
         with mock.patch.object(train, 'WORLD', 9):    # raises 8, but not of a run with steps of it
-            made = [train.read_options(a.split()) for a in ('', '--resume', '--data=a')]
+            made = [train.read_options(a.split()) for a in ('', '--resume --size 132', '--data=a')]
         self.assertEqual([(a.batch, a.width) for a in made], [(9, 32), (8, 32), (16, 64)])
 
     @unittest.skipUnless('KILLS' in os.environ, 'KILLS=50 kills a run 50 times: 4 minutes')
