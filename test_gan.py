@@ -354,7 +354,7 @@ class Program(Folder):
         torch.testing.assert_close(weights, others, rtol=0, atol=0)
         self.assertEqual((sorted(x + y), a == b), ([i for i in range(16) for _ in 'XY'], False))
         self.succeed('train --model cyclegan --resume --epochs 3')                      # by one
-        with mock.patch.object(train, 'WORLD', 9):    # raises 8, but not of a run with steps of it
+        with mock.patch.object(train, 'WORLD', 9):    # raises 8, but not when resumed
             made = [train.read_options(a.split()) for a in ('', '--resume --size 132', '--data=a')]
         self.assertEqual([(a.batch, a.width) for a in made], [(9, 32), (8, 32), (16, 64)])
 

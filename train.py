@@ -37,17 +37,17 @@ def read_options(arguments):
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
     add('--size', type=within(32, 4096), help='pixels: 2^n, default 64, IDX 32; cyclegan: 4 n, 256')
-    add('--width', type=within(1, 1024), default=64, help='in channels; default: 64, dcgan toys 32')
+    add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), dcgan of IDX files 1')
-    add = parser.add_argument_group('training').add_argument
+    add = parser.add_argument_group('training; dcgan toys: batch 8, width 32, lr 4e-4').add_argument
     add('--data', help='folder of pictures, TFRecords or IDX files; default: toy paintings')
     add('--photos', help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
-    add('--batch', type=within(1), help='pictures a step; default: 16, dcgan toys 8, cyclegan 1')
-    add('--lr', type=within(1e-9), default=2e-4, help='falls to 0; default: 2e-4, dcgan toys 4e-4')
+    add('--batch', type=within(1), help='pictures a step, in all; default: 16, cyclegan 1')
+    add('--lr', type=within(1e-9), default=2e-4, help='of Adam; in 2nd half to 0; default: 2e-4')
     add('--seed', type=within(0), default=0, help='of everything random; default: 0')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     add('--precision', choices=('bfloat16', 'float32'), help='default: bfloat16 where it is fast')
