@@ -12,6 +12,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -23,14 +24,12 @@ signal.signal(signal.SIGINT, lambda *_: fail('stopped'))            # Ctrl-C; tr
 @contextmanager
 def replacing(path):
     """Yield a path to write to; it takes the place of `path` only once it is written whole."""
-    temporary = path.with_name(f'.part-{path.name[-60:]}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        with TemporaryDirectory(dir=path.parent, prefix='.part-') as folder:   # goes at Ctrl-C, too
+            yield (new := Path(folder, path.name))
+            new.replace(path)
     except (OSError, RuntimeError) as error:            # torch.save() to a full disk: the second
-        with suppress(OSError):
-            temporary.unlink()
         fail(f'{path}: not written, what was there is kept ({error}); is there room? is it open?')
 
 def inside(message, *tags):
@@ -53,7 +52,7 @@ def read(file):
             pairs = (pair for pair in inside(record, 10, 10) if b'image' in inside(pair, 10))
             yield io.BytesIO(b''.join(x for pair in pairs for x in inside(pair, 18, 10, 10)))
             content = content[16 + length:]                                  # and 4 of another
-        shape = np.frombuffer(content, '>u4', count=4)[1:]      # 0x803, N, H, W; labels do not fit
+        shape = np.frombuffer(content, '>u4', count=4)[1:]  # N, H, W; not of labels; TFRecords end
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content) - 16]
 
 def decode(source, file, channels=None, size=None, found=()):
@@ -75,7 +74,7 @@ def decode(source, file, channels=None, size=None, found=()):
 
 def pictures(path, channels=None, size=None, n=None, found=()):
     """Yield (name, picture) of all in `path`, or of the first n, in order, by several threads; then
-    sum up; found=[]: in bars, too. A folder: pictures below it, not hidden, or else other files."""
+    sum up, with found=[] in bars. A folder: pictures below it, not hidden, or else other files."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
     items = ([(os.path.isfile(f) and f, f) for f in files if f.suffix.lower() in PICTURES] or
@@ -95,7 +94,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
-    rest = [file.name for file in sorted({*broken} if n else {*files} - {*used} | {*broken})]
+    rest = [file.name for file in sorted({*broken} if n else ({*files} - {*used}) | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
           '; all twice? give one folder' * (round(len({*used}) / len({f.name for f in used})) == 2))
@@ -153,7 +152,8 @@ def write(named, path, columns=1, n=sys.maxsize):
                 image = Image.fromarray(picture.squeeze()).convert('RGB').resize((256, 256))
                 with archive.open(f'{number:05d}.jpg', 'w') as file:
                     image.save(file, 'JPEG', quality=95)
-        print(f'{path}: {number} pictures; the contest takes 7,000 to 10,000')
+        warning = '' if 7000 <= number <= 10000 else '; warning: the contest takes 7,000 to 10,000'
+        print(f'{path}: {number} pictures{warning}')
     elif os.path.exists(path) or ending in PICTURES:
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
