@@ -33,12 +33,12 @@ def main():
     name = 'cyclegan' if source else 'dcgan'
     path = args.ckpt or Path('out', name, 'last.pt')
     options, model, _ = restore(path, [f'--device={args.device}', f'--model={name}'])
-    out = args.out or path.with_name('samples.png')
-    columns = int(((args.n - 1) / (2 if source else 1)) ** 0.5) + 1   # square; pairs are 2 wide
+    form = (out := args.out or path.with_name('samples.png')).suffix.lower()
+    columns = int(((args.n - 1) / (2 if source and form == '.png' else 1)) ** 0.5) + 1    # square
     if source:
-        named = translate(model, options, source, out.suffix.lower(), not args.photos, args.n)
+        named = translate(model, options, source, form, not args.photos, args.n)
     else:
-        t = torch.arange(48 if out.suffix.lower() == '.gif' else 1).view(-1, 1, 1) * torch.pi / 24
+        t = torch.arange(48 if form == '.gif' else 1).view(-1, 1, 1) * torch.pi / 24
         z = t.cos() * noise(args.n, args.seed) + t.sin() * noise(args.n, args.seed + 1)  # a walk
         named = enumerate(image for x in model.paint(z.to(args.device)) for image in to_uint8(x))
     write(named, out, columns, n=args.n)
