@@ -14,13 +14,13 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W). 'transposed':
-    each of 4 neighbours has weights of its own, so even from what is flat comes a grid (Odena 2016,
-    README). 'resize': nearest neighbours, then a 3x3 convolution; what is flat stays flat."""
+    each pixel of a 2x2 block has weights of its own, so even what is flat gets a grid (Odena 2016,
+    README). 'resize': nearest neighbours, then a 3x3 convolution; flat stays flat, but at edges."""
     if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     # Of 9 doubled pixels only 4 differ; weights of equal ones are added up first: 4 products, not 9
     layer = nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=False)
-    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)   # weight: 3x3, then 4x4 sums
+    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)   # 3x3 learnt, 4x4 sums used
     return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
@@ -200,7 +200,7 @@ class CycleGAN(GAN):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
         more = (8, 8 + -image.shape[3] % 4, 8, 8 + -image.shape[2] % 4)
         padded = pad(image, more, mode='reflect' if min(image.shape[2:]) > 11 else 'replicate')
-        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: zeros around doubling
+        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: doubling pads with 0
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""

@@ -36,8 +36,8 @@ def read_options(arguments):
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
-    add('--size', type=within(32, 4096), help='pixels: 2^n, default 64, IDX 32; cyclegan: 4 n, 256')
-    add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
+    add('--size', type=within(32, 4096), help='32, 64 (default), 128, 256 px; cyclegan: 4n (256)')
+    add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64, toys 32')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), dcgan of IDX files 1')
@@ -70,7 +70,7 @@ def read_options(arguments):
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read'
-    try:    # torch.load() alone takes damage and bombs; for these, state is no dict: True or text
+    try:    # damaged, or a zip bomb: `or` ends with True or a name, and state['options'] fails
         state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
                  or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
                  or torch.load(path, 'cpu', weights_only=True))
@@ -114,7 +114,7 @@ def step(model, optimizer, batch, autocast, decay):
         optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
         average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
-    return values        # to log, as tensors: a GPU waits only when a terminal's line reads them
+    return values        # to log, as tensors: .item() here would make a GPU wait in every step
 
 def end_epoch(options, sets, model, autocast, state):
     """Write log.csv with one more row and, 10 to 20 times in a long run, a grid and loss.png."""
@@ -145,7 +145,7 @@ def train(options, sets, model, optimizer, autocast, state):
         model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                  .to(options.device) for number, pixels in enumerate(sets)]   # if not there already
-        optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # then linear
+        optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # 2nd half: to 0
         values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
         state['sums'] = {name: state['sums'].get(name, 0) + values[name] / steps for name in values}
         state |= {'step': (done := now + 1), 'seconds': time.perf_counter() - start}
@@ -202,7 +202,7 @@ def main():
         model.to(options.device, memory_format=torch.channels_last)
         state = {'step': 0, 'count': [steps, *map(len, sets)], 'seconds': 0, 'rows': [], 'sums': {}}
     if state['count'] != [steps, *map(len, sets)]:
-        fail(f'{options.out}: steps, pictures: {state["count"]}; give its --data and --batch')
+        fail(f'{options.out}: steps, pictures {state["count"]}: give its --data, --photos, --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
     for weight, own in optimizer.state.items():     # fused Adam checks no shapes; copy_() does
