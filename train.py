@@ -188,7 +188,7 @@ def main():
             units.get('amx_bf16' if 'Intel' in units.get('cpu_name', '') else 'avx512_bf16'))
     options.precision = options.precision or ('bfloat16' if fast else 'float32')
     autocast = torch.autocast(options.device, torch.bfloat16, options.precision == 'bfloat16')
-    sources = [(options.photos, False), (options.data, True)][options.model == 'dcgan':]  # 2nd only
+    sources = [(options.photos, False)] * (options.model == 'cyclegan') + [(options.data, True)]
     sets = [load(path, options.load_size, options.channels, dabs=dabs) for path, dabs in sources]
     fit = options.device != 'cuda' or sum(x.nbytes for x in sets) < torch.cuda.mem_get_info()[0] / 2
     sets = [torch.from_numpy(x).movedim(3, 1).to(options.device if fit else 'cpu') for x in sets]
