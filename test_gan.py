@@ -52,8 +52,8 @@ class Folder(unittest.TestCase):
               self.assertRaises(SystemExit) as stop):
             torch.seed()                      # a process of its own would start somewhere else, too
             sys.exit(globals()[sys.argv[0]].main() or 0)
-        ended, lines = stop.exception.code, errors.getvalue().count('\n')
-        self.assertEqual((ended, lines), (code, code // 2), (line, errors.getvalue()))
+        ended, lines, parts = stop.exception.code, errors.getvalue().count('\n'), Path().rglob('.*')
+        self.assertEqual((ended, lines, [*parts]), (code, code // 2, []), (line, errors.getvalue()))
         return text.getvalue() + errors.getvalue()
 
     def load(self, *arguments):
@@ -312,12 +312,12 @@ class Program(Folder):
         self.save('set/a/{}.jpg', 5)
         self.save('few/{}.jpg', 3)
         self.succeed(f'{CYCLE} --photos few')
-        shape = np.asarray(Image.open('out/cyclegan/samples/0002.png')).shape
-        self.assertEqual(shape, (6 * 38 - 2, 3 * 38 - 2, 3))
+        self.assertEqual(self.load('out/cyclegan/samples', 0)[0].shape, (2, 6 * 38 - 2, 112, 3))
         pools = torch.load('out/cyclegan/last.pt')['model']['pools']
         self.assertEqual(len(pools.unique(dim=0)), 20)              # of 2 times 5 paintings, photos
         self.assertIn('loss_cycle', Path('out/cyclegan/log.csv').read_text())
         self.assertIn('l=cyclegan', self.mistake('sample --ckpt out/cyclegan/last.pt'))
+        self.mistake('sample --photos none --out images.zip')       # and leaves no part of it
         with mock.patch.object(gan.CycleGAN, 'paint', lambda _, x, back: 0 * x - 1 + 2 * back):
             self.succeed('sample --photos set --out painted')
             self.assertIn('; 0', self.succeed('sample --paintings set -n 3 --out s.png'))
