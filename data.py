@@ -52,7 +52,7 @@ def read(file):
             pairs = (pair for pair in inside(record, 10, 10) if b'image' in inside(pair, 10))
             yield io.BytesIO(b''.join(x for pair in pairs for x in inside(pair, 18, 10, 10)))
             content = content[16 + length:]                                  # and 4 of another
-        shape = np.frombuffer(content, '>u4', count=4)[1:]  # N, H, W; not of labels; TFRecords end
+        shape = np.frombuffer(content, '>u4', count=4)[1:]   # N, H, W; labels and TFRecords fail
         yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content) - 16]
 
 def decode(source, file, channels=None, size=None, found=()):
