@@ -42,30 +42,30 @@ def inside(message, *tags):
             yield from inside(content, *tags[1:]) if tags[1:] else [content]
 
 def read(file):
-    """Yield the pictures of a file of many (up to 1 GiB). TFRecords: each is a tf.train.Example, in
-    which are Features, pairs of name and Feature. IDX (yann.lecun.com/exdb/mnist): (H, W) uint8."""
+    """Yield the pictures in a file's first GiB: of TFRecords (tf.train.Examples, in them Features,
+    pairs of name and Feature) encoded, of IDX (yann.lecun.com/exdb/mnist) as (H, W) uint8."""
     with suppress(Exception), (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as stream:
-        content = memoryview(stream.read(2**30))               # or unreadable, cut off, no gzip
+        content = memoryview(stream.read(2**30))               # fails: unreadable, cut off, no gzip
         while content and '.tfrec' in file.name.lower():
             length = int.from_bytes(content[:8], 'little') or len(content)   # then 4 of a checksum
-            record = content[12:12 + length] if 16 + length <= len(content) else b''     # cut off
+            record = content[12:12 + length] if 16 + length <= len(content) else b''  # cut off or 0
             pairs = (pair for pair in inside(record, 10, 10) if b'image' in inside(pair, 10))
             yield io.BytesIO(b''.join(x for pair in pairs for x in inside(pair, 18, 10, 10)))
             content = content[16 + length:]                                  # and 4 of another
-        shape = np.frombuffer(content, '>u4', count=4)[1:]   # N, H, W; labels and TFRecords fail
-        yield from np.frombuffer(content, np.uint8, offset=16).reshape(shape)[:len(content) - 16]
+        header, pixels = np.split(np.frombuffer(content, np.uint8), [16])   # TFRecords, labels fail
+        yield from pixels.reshape(header.view('>u4')[1:])[:len(pixels)]      # N, H, W; no N of 0x0
 
 def decode(source, file, channels=None, size=None, found=()):
-    """The picture (H, W, C) uint8 of a Path or of what read() yields; None if broken. Upright, on
-    white if transparent; 3 channels, IDX 1; shorter side resized to size (antialiased; 72, IDX 32),
-    the middle cut out; 0: all. None if over 25 million pixels. found gets side, mode, folder."""
+    """The picture (H, W, C) uint8 of a Path or of what read() yields; None if it is broken or has
+    over 25 million pixels. Upright, on white if transparent; C: channels, else 3, IDX 1. The middle
+    square, resized to size (else 72, IDX 32), antialiased; 0: all. Shorter side, mode: to found."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
-            found += min(image.size), image.mode, f'{file.parent}/'      # a list gets longer
+            found += min(image.size), image.mode, f'{file.parent}/'      # in place, if it is a list
             image.draft(None, [3 * size or n for n in image.size])       # large JPEGs, coarsely
-            image = image.width * image.height < 2.5e7 and ImageOps.exif_transpose(image) # no bomb
+            image = ImageOps.exif_transpose(image) if image.width * image.height < 2.5e7 else None
         if image.mode.startswith('I'):                # 16 bits: convert() would clip, not scale
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         image = ImageOps.fit(image.convert('RGBA'), [size or n for n in image.size], Image.LANCZOS)
@@ -74,11 +74,11 @@ def decode(source, file, channels=None, size=None, found=()):
 
 def pictures(path, channels=None, size=None, n=None, found=()):
     """Yield (name, picture) of all in `path`, or of the first n, in order, by several threads; then
-    sum up, with found=[] in bars. A folder: pictures below it, not hidden, or else other files."""
+    sum up (found=[]: bars, too). A folder: pictures below it, not hidden, or else other files."""
     files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names
                    if f'{os.sep}.' not in os.path.join(folder, name)[len(str(path)):]) or [path]
-    items = ([(os.path.isfile(f) and f, f) for f in files if f.suffix.lower() in PICTURES] or
-             [(array, f) for f in files if os.path.isfile(f) for array in read(f)])[:n]  # no pipes
+    items = ([(f, f) for f in files if f.suffix.lower() in PICTURES and os.path.isfile(f)] or
+             [(one, f) for f in files if os.path.isfile(f) for one in read(f)])[:n]      # no pipes
     used, broken, start = [], [], time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for i in range(0, len(items), 16):                # so that few are decoded at once
@@ -96,10 +96,10 @@ def pictures(path, channels=None, size=None, n=None, found=()):
              'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*broken} if n else ({*files} - {*used}) | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
-          f'; shorter sides {min(found[::3] or [0])} to {max(found[::3] or [0])} px' * bool(found) +
+          (f'; shorter sides {min(found[::3])} to {max(found[::3])} px' if found else '') +
           '; all twice? give one folder' * (round(len({*used}) / len({f.name for f in used})) == 2))
     for label, count in zip(*np.unique(found[1::3] + found[2::3], return_counts=True)):
-        print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')   # each has 3
+        print(f'{count:8} {"#" * (120 * count // len(found)):40} {label.item()!r}')  # found: 3 each
 
 def toy_scene(number, size, dabs):
     """Landscape `number` (size, size, 3) uint8, always the same; with dabs, painted in strokes."""
@@ -113,7 +113,7 @@ def toy_scene(number, size, dabs):
         scene = np.where(y > ridge, hill + 40 * (1 - y), scene)
     scene = np.vstack([scene, 0.8 * scene[::-1]])[:size].clip(10, 245).astype(np.uint8)    # water
     painted = scene.copy()
-    for i, j in rng.integers(0, size, (12 * size * dabs, 2)):
+    for i, j in rng.integers(0, size, (12 * size if dabs else 0, 2)):
         painted[i:i + size // 20, j:j + size // 10] = scene[i, j] + rng.integers(-10, 11, 3)
     return painted
 
@@ -137,8 +137,8 @@ def curve(name, rows):
     return name, np.asarray(image)
 
 def write(named, path, columns=1, n=sys.maxsize):
-    """Write pairs of a name or number and a picture as `path` ends. .png: a grid. .gif: grids of n
-    pictures in turn. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
+    """Write pairs (name or number, picture), in a form by the ending of `path`. .png: a grid. .gif:
+    grids of n, a rest left out. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
@@ -158,7 +158,7 @@ def write(named, path, columns=1, n=sys.maxsize):
         fail(f'{path}: give a folder that is not there yet, or .png, .gif or .zip')
     else:
         for name, picture in named:
-            file = (path / f'{name:0>5}').with_suffix('.png')     # 42: 00042; a.jpg as it is
+            file = (path / f'{name:0>5}').with_suffix('.png')     # 42: 00042.png; a.jpg: a.png
             write([(name, picture)], path / f'{name}.png' if os.path.exists(file) else file)
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ Z = 100                      # numbers in z, as in the DCGAN paper
 def doubling(c_in, c_out, upsample):
     """The layer that doubles the resolution: (B, c_in, H, W) -> (B, c_out, 2H, 2W). 'transposed':
     each pixel of a 2x2 block has weights of its own, so even what is flat gets a grid (Odena 2016,
-    README). 'resize': nearest neighbours, then a 3x3 convolution; flat stays flat, but at edges."""
+    README). 'resize': nearest neighbours, then 3x3 convolution: flat stays flat, borders aside."""
     if upsample == 'transposed':                       # as in both papers (5x5 and 3x3; here 4x4)
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     # Of 9 doubled pixels only 4 differ; weights of equal ones are added up first: 4 products, not 9
@@ -24,8 +24,8 @@ def doubling(c_in, c_out, upsample):
     return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
-    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm sets each channel's
-    mean over the batch to 0, its deviation to 1, then learnt ones, so a bias before is lost."""
+    """DCGAN's G: z (B, 100) -> pictures (B, channels, size, size). BatchNorm replaces each
+    channel's mean and deviation over the batch by learnt ones: a bias before it would be lost."""
     widths = [width * min(2 ** i, 8) for i in reversed(range(size.bit_length() - 3))]
     layers = [nn.Unflatten(1, (Z, 1, 1)),              # (B, 100, 1, 1); then, for 64 px, width 64:
               nn.ConvTranspose2d(Z, widths[0], kernel_size=4, bias=False)]        # (B, 512, 4, 4)
@@ -45,7 +45,7 @@ def discriminator(channels, width, strides, norm, padding, dropout):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=4, stride=stride, padding=1, bias=False),
                    norm(c_out) if i else nn.Identity(), nn.LeakyReLU(0.2, inplace=True)]
     last = nn.Conv2d(widths[-1], 1, kernel_size=4, padding=padding, bias=False)
-    return nn.Sequential(*layers, nn.Dropout(dropout), last)   # dropout: or D rests on few features
+    return nn.Sequential(*layers, nn.Dropout(dropout), last)   # dropout: D is to use many features
 
 def discriminator_loss(real, fake):
     """D's loss from its logits for real and for generated pictures, of any shape.
@@ -66,10 +66,10 @@ def augment(x):
     Were only the real ones changed, G would paint the changes; were only the fakes, D would go by
     them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    # Where each pixel is, (1, S, S, 2), -1 to 1 (bfloat16 by autocast: exact to 256 px)
-    where = affine_grid(torch.eye(2, 3, device=x.device)[None], x[:1].shape, align_corners=False)
-    x = grid_sample(x, where + shift / 4, mode='nearest', align_corners=False)     # by up to S / 8
-    return x.masked_fill((where + shift / 4 - centre).abs().amax(3)[:, None] < 0.5, 0)  # S/2 wide
+    same = torch.eye(2, 3, device=x.device)[None]  # identity (autocast: bfloat16, exact to 256 px)
+    where = affine_grid(same, x[:1].shape, align_corners=False) + shift / 4  # (B, S, S, 2), -1 to 1
+    x = grid_sample(x, where, mode='nearest', align_corners=False)   # from there: by up to S / 8
+    return x.masked_fill((where - centre).abs().amax(3)[:, None] < 0.5, 0)      # a hole, S/2 wide
 
 def noise(n, seed):
     """z (n, 100) ~ N(0, 1) of a seed: the first ones do not depend on n. The paper has uniform z;
@@ -98,8 +98,8 @@ class DCGAN(GAN):
 
     def losses(self, x):
         """Yield (D's loss, values to log); then, once step() in train.py has updated D, G's.
-        If G painted perfectly, D could only guess: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39,
-        loss_G = log 2 = 0.69. D_fake near 0, loss_G > 5 for long: D wins. All alike: collapse."""
+        If G is perfect, D guesses: D_real = D_fake = 0.5, loss_D = 2 log 2 = 1.39, loss_G = log 2 =
+        0.69. D_fake near 0, loss_G > 5 for long (except toys): D wins. All alike: collapse."""
         [G], [D] = self.generators, self.discriminators
         fake = G(torch.randn(len(x), Z, device=x.device))                    # (B, C, S, S)
         # Real and fake in one batch: in two, as most code has them, BatchNorm would hide from D how
@@ -133,18 +133,18 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 def translator(channels, width, blocks, upsample):
-    """CycleGAN's G and F: (B, channels, H, W) -> the same, for multiples of 4 from 8 on."""
-    layer = partial(nn.Conv2d, padding_mode='reflect')          # the paper: fewer artefacts
+    """CycleGAN's G and F (section 7.2): (B, channels, H, W) -> the same; H, W: 8, 12, 16 ..."""
+    layer = partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode='reflect')  # fewer artefacts
     norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
     return nn.Sequential(                            # the paper's names, and shapes for width 64:
-        layer(channels, width, 7, padding=3), norm, relu,                # c7s1-64 (B, 64, H, W)
-        layer(width, 2 * width, 3, stride=2, padding=1), norm, relu,     # d128 (B, 128, H/2, W/2)
-        layer(2 * width, 4 * width, 3, stride=2, padding=1), norm, relu, # d256 (B, 256, H/4, W/4)
-        *[Residual(layer(4 * width, 4 * width, 3, padding=1), norm, relu,     # R256, the same
-                   layer(4 * width, 4 * width, 3, padding=1), norm) for _ in range(blocks)],
+        layer(channels, width, kernel_size=7, padding=3), norm, relu,    # c7s1-64 (B, 64, H, W)
+        layer(width, 2 * width, stride=2), norm, relu,                   # d128 (B, 128, H/2, W/2)
+        layer(2 * width, 4 * width, stride=2), norm, relu,               # d256 (B, 256, H/4, W/4)
+        *[Residual(layer(4 * width, 4 * width), norm, relu,              # R256, the same
+                   layer(4 * width, 4 * width), norm) for _ in range(blocks)],
         doubling(4 * width, 2 * width, upsample), norm, relu,            # u128 (B, 128, H/2, W/2)
         doubling(2 * width, width, upsample), norm, relu,                # u64 (B, 64, H, W)
-        layer(width, channels, 7, padding=3), nn.Tanh())                 # c7s1-3 (B, 3, H, W)
+        layer(width, channels, kernel_size=7, padding=3), nn.Tanh())     # c7s1-3 (B, 3, H, W)
 
 def pooled(fake, pool, seen):
     """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
@@ -158,7 +158,7 @@ def pooled(fake, pool, seen):
     return shown
 
 class CycleGAN(GAN):
-    """G: X -> Y paints photos, F: Y -> X undoes that; D_X, D_Y judge. X is photos, Y is Monets.
+    """G: X -> Y turns photos X into Monets Y, F: Y -> X does the reverse; D_X and D_Y judge.
     A batch is [x, y], pictures (B, C, S, S) that have nothing to do with each other. A long average
     helps here; in short runs DiffAugment, dropout in both D, kernels of 5 did not (README)."""
     SIZES, BETAS = range(32, 4097, 4), (0.5, 0.999)  # pixels; of Adam, as in the authors' code
@@ -171,21 +171,21 @@ class CycleGAN(GAN):
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
         self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
-        self.seen = 0              # pictures of each before this step, about; set by train.py
+        self.seen = 0              # about how many of each came before this step; by train.py
 
     def losses(self, x, y):
         """Yield (the loss of both D, values to log); then, when they have learnt, of G and F.
         Cycle: F can bring x back only if G(x) keeps what x shows. But colours can change and change
-        back, even day to sunset (5.2). Identity: G(y) is to be y; so G leaves such colours be."""
+        back, even day to sunset (5.2). Identity: G(y) is to be y, so G learns to keep colours."""
         (G, F), (D_X, D_Y) = self.generators, self.discriminators
         fake_y, same_y = G(torch.cat([x, y])).chunk(2)  # at once for speed alone, unlike DCGAN's D:
         fake_x, same_x = F(torch.cat([y, x])).chunk(2)  # InstanceNorm never mixes pictures
         values, pools = {}, self.pools.chunk(2)
-        for one, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
+        for name, D, pool, real, fake in zip('XY', (D_X, D_Y), pools, (x, y), (fake_x, fake_y)):
             on_real, on_fake = D(torch.cat([real, pooled(fake, pool, self.seen)])).float().chunk(2)
             # CycleGAN's Eq. 1, squares for logs (section 4: steadier; D, no logit here, aims at 1
             # for real, 0 for fake), halved (7.1); for Y: (E[(D_Y(y) - 1)^2] + E[D_Y(G(x))^2]) / 2
-            values[f'loss_D_{one}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
+            values[f'loss_D_{name}'] = ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
         yield sum(values.values()), values
         loss_G = (D_Y(fake_y).float() - 1).square().mean()                   # E[(D_Y(G(x)) - 1)^2]
         loss_F = (D_X(fake_x).float() - 1).square().mean()                   # E[(D_X(F(y)) - 1)^2]
@@ -198,9 +198,9 @@ class CycleGAN(GAN):
 
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
-        more = (8, 8 + -image.shape[3] % 4, 8, 8 + -image.shape[2] % 4)
-        padded = pad(image, more, mode='reflect' if min(image.shape[2:]) > 11 else 'replicate')
-        return self.average[back](padded)[..., 8:-more[3], 8:-more[1]]  # off: doubling pads with 0
+        low, right = (8 + -side % 4 for side in image.shape[2:])      # to 4n; 8 px to cut off,
+        mode = 'reflect' if min(image.shape[2:]) > 11 else 'replicate'  # as doubling pads with 0
+        return self.average[back](pad(image, (8, right, 8, low), mode))[..., 8:-low, 8:-right]
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""

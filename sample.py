@@ -10,7 +10,7 @@ from gan import noise
 from train import BEST, restore, to_uint8, within
 
 def translate(model, options, source, form, back, n):
-    """Yield (name, picture) of all in `source`, translated; for .png n, beside their originals."""
+    """Yield (name, picture) of all in `source`, translated; .png: n, each beside its original."""
     size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
     for name, picture in pictures(source, options.channels, size, n if form == '.png' else None):
         x = torch.tensor(picture, device=options.device).permute(2, 0, 1)[None]
@@ -26,7 +26,7 @@ def main():
     one('--paintings', type=Path, help='translate these, Y to X')
     add('--seed', type=within(0), default=0, help='of z; default: 0')
     add('--ckpt', type=Path, help='default: out/dcgan/last.pt, or out/cyclegan/last.pt')
-    add('--out', type=Path, help='.png, .gif, .zip, or a folder; default: samples.png by ckpt')
+    add('--out', type=Path, help='.png, .gif, .zip, or a folder; default: samples.png beside ckpt')
     add('--device', choices=sorted({BEST, 'cpu'}), default=BEST, help=f'default: {BEST}')
     args = parser.parse_args()
     source = args.photos or args.paintings
@@ -36,7 +36,7 @@ def main():
     form = (out := args.out or path.with_name('samples.png')).suffix.lower()
     columns = int(((args.n - 1) / (2 if source and form == '.png' else 1)) ** 0.5) + 1    # square
     if source:
-        named = translate(model, options, source, form, not args.photos, args.n)
+        named = translate(model, options, source, form, back=not args.photos, n=args.n)
     else:
         t = torch.arange(48 if form == '.gif' else 1).view(-1, 1, 1) * torch.pi / 24
         z = t.cos() * noise(args.n, args.seed) + t.sin() * noise(args.n, args.seed + 1)  # a walk

@@ -18,10 +18,10 @@ MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
 STEPS = 1800                          # of a run without --epochs, rounded up to whole epochs
 SAVE_EVERY = 50                       # seconds
 DECAY = 0.998     # of the average: over up to 500 steps; at first fewer, to forget random weights
-if torch.__version__ < '2.10':        # torch.load() had holes before
+if torch.__version__ < '2.10':   # (compares numbers, not text) torch.load() had holes before it
     fail(f'torch {torch.__version__}: 2.10 and newer read checkpoints safely; pip install -U torch')
 RANK, WORLD = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))     # torchrun's
-BEST = str(torch.accelerator.current_accelerator(True) or 'cpu')                # cuda, mps or cpu
+BEST = str(torch.accelerator.current_accelerator(check_available=True) or 'cpu')  # or cuda, mps
 
 def within(low, high=1e9):
     """A type for argparse: numbers from low to high, int or float as low is."""
@@ -56,7 +56,7 @@ def read_options(arguments):
     given = parser.parse_args(arguments)
     model = given.model or ('cyclegan' if given.photos else 'dcgan')
     cyclegan, known = model == 'cyclegan', given.model or not given.resume
-    sizes = MODELS[model if known else 'cyclegan'].SIZES      # of both, until restore() knows which
+    sizes = MODELS[model if known else 'cyclegan'].SIZES      # --resume: the larger set, for now
     toys = {'batch': 8, 'width': 32, 'lr': 4e-4}              # for a first look, in 3 minutes
     own = {'batch': 1, 'channels': 3} if cyclegan else {'batch': 16} if given.data else toys
     parser.set_defaults(model=model, out=Path('out', model), **own)
@@ -70,13 +70,13 @@ def read_options(arguments):
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
     made = 'nothing that can be read'
-    try:    # damaged, or a zip bomb: `or` ends with True or a name, and state['options'] fails
-        state = (any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
-                 or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
-                 or torch.load(path, 'cpu', weights_only=True))
+    try:     # compressed: a zip bomb? testzip(): what is damaged; calls that could fill the memory
+        bad = any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
+        bad = bad or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
+        state = {} if bad else torch.load(path, map_location='cpu', weights_only=True)
         made = [option for option in state['options'] if option.find('=') > 0]       # no --help
         options = read_options([*made, *arguments, f'--out={path.parent}'])
-        with torch.device('meta'):                # without memory, to see first how much they take
+        with torch.device('meta'):                # no memory yet: how much would weights take?
             model = MODELS[options.model](**vars(options))
         assert sum(x.nbytes for x in model.state_dict().values()) < path.stat().st_size
         model.to_empty(device=options.device).load_state_dict(state['model'])
@@ -106,15 +106,15 @@ def step(model, optimizer, batch, autocast, decay):
     """Update D, then G, then the average, by `batch`, a list of tensors (B, C, H, W) in [-1, 1]."""
     values, losses = {}, model.losses(*batch)
     for nets in (model.discriminators, model.generators):
-        loss, terms = autocast(next)(losses)              # bfloat16 where it is exact enough
+        loss, terms = autocast(next)(losses)       # next(losses), in bfloat16 where it will do
         optimizer.zero_grad()                       # Adam skips weights that have no .grad:
         loss.backward(inputs=[*nets.parameters()])  # only these get one (G's loss comes through D)
-        values |= (terms := {name: value.detach().mean() for name, value in terms.items()})
-        share([*terms.values(), *(weight.grad for weight in nets.parameters())])
+        values |= {name: value.detach().mean() for name, value in terms.items()}
+        share([*(values[name] for name in terms), *(weight.grad for weight in nets.parameters())])
         optimizer.step()
     for average, current in zip(model.average.parameters(), model.generators.parameters()):
         average.lerp_(current.detach(), 1 - decay)        # decay * average + (1 - decay) * current
-    return values        # to log, as tensors: .item() here would make a GPU wait in every step
+    return values    # to log, as tensors: .item() makes a GPU wait; only a terminal's line needs it
 
 def end_epoch(options, sets, model, autocast, state):
     """Write log.csv with one more row and, 10 to 20 times in a long run, a grid and loss.png."""
@@ -142,7 +142,7 @@ def train(options, sets, model, optimizer, autocast, state):
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
         # The steps of an epoch take n / steps pictures, rounded down or up: each is shown once.
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
-        model.seen, last = first // WORLD, max(end, first + 1)      # one picture at the least
+        model.seen, last = first // WORLD, max(end, first + 1)      # at least one picture
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
                  .to(options.device) for number, pixels in enumerate(sets)]   # if not there already
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # 2nd half: to 0
@@ -155,8 +155,8 @@ def train(options, sets, model, optimizer, autocast, state):
                     f'{done * n / steps / state["seconds"]:.3g} images/s')
             line += ''.join(f', {name[5:]} {values[name]:.2f}' for name in values if 'loss' in name)
             print(f'{line:79.79}', end='\r', file=sys.stderr)
-        due = [len(stop), not RANK and state['seconds'] > save_at, done % steps == 0]
-        share([due := torch.tensor(due).float()])       # so that all know it, after the same step
+        due = torch.Tensor([len(stop), not RANK and state['seconds'] > save_at, done % steps == 0])
+        share([due])        # to stop, to save, an epoch's end: all know of it after the same step
         if any(due) and not all(weight.isfinite().all() for weight in model.parameters()):
             fail(f'{options.out}: loss not finite by step {done}; try a smaller --lr')
         if due[2] and not RANK:
@@ -193,7 +193,7 @@ def main():
     fit = options.device != 'cuda' or sum(x.nbytes for x in sets) < torch.cuda.mem_get_info()[0] / 2
     sets = [torch.from_numpy(x).movedim(3, 1).to(options.device if fit else 'cpu') for x in sets]
     n, options.channels, options.load_size, _ = sets[-1].shape
-    options.size = options.size or min(256, 1 << options.load_size.bit_length() - 1)    # 64 of 72
+    options.size = options.size or min(256, 2 ** (options.load_size.bit_length() - 1))   # 64 of 72
     steps = (n - 1) // options.batch + 1
     options.epochs = options.epochs or (STEPS - 1) // steps + 1
     if not options.resume:
