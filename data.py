@@ -130,9 +130,9 @@ def grid(tiles, columns):
 
 def curve(name, rows):
     """(name, diagram (150, 400, 3) uint8) of what rows have by that name; 0 is at the bottom."""
-    image = Image.new('RGB', (400, 150), 'whitesmoke')
-    draw, y = ImageDraw.Draw(image), np.nan_to_num([row[name] for row in rows])
-    draw.text((5, 5), f'{name}: 0 to {y.max():.3g}, epochs 1 to {len(y)}', 'black')
+    draw = ImageDraw.Draw(image := Image.new('RGB', (400, 150), 'whitesmoke'))
+    y = np.nan_to_num([row[name] for row in (rows if len(rows) > 1 else 2 * rows)])  # to see one
+    draw.text((5, 5), f'{name}: 0 to {y.max():.3g}, epochs 1 to {len(rows)}', 'black')
     draw.line([*zip(np.linspace(5, 394, len(y)), 144 - 120 * y / max(*y, 1e-9))], 'blue')
     return name, np.asarray(image)
 
@@ -142,7 +142,7 @@ def write(named, path, columns=1, n=sys.maxsize):
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
-        sheets = (grid(tiles[i:i + n], columns) for i in range(0, max(len(tiles) - n, 0) + 1, n))
+        sheets = (grid(tiles[i:i + n], columns) for i in range(0, len(tiles) - n + 1, n) or [0])
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
         with replacing(path) as temporary:
             sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=100, loop=0)

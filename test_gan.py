@@ -387,10 +387,10 @@ class Program(Folder):
         os.makedirs('text/samples')
         Path('text/a.jpg').write_bytes(b'none')
         torch.save(type('Evil', (), {'__reduce__': lambda _: (os.mkdir, ('out',))})(), 'odd.pt')
-        for line in ('train --data monet_jpg', 'train --data text/samples', 'train --data text',
+        for line in ('train --data no', 'train --data text/samples', 'train --data text',
                      'train --data set --out text/a.jpg/out', 'train --data set --out text',
-                     'train --size 48', 'train --batch 0', 'train --lr nan', 'train --epochs -1',
-                     'train --resume', 'train --device cuda:99', 'sample -n 0',
+                     'train --size 48', 'train --batch 0', 'train --lr nan', f'{SMALL} --out set/a',
+                     'train --resume', 'train --device cuda:99', 'sample -n 0', 'train --epochs -1',
                      'train --model cyclegan --size 34', 'sample --photos a --paintings b',
                      'sample --ckpt none.pt', 'sample --ckpt text/a.jpg', 'sample --ckpt odd.pt'):
             self.mistake(line)

@@ -42,8 +42,8 @@ def read_options(arguments):
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), dcgan of IDX files 1')
     add = parser.add_argument_group('training; dcgan toys: batch 8, width 32, lr 4e-4').add_argument
-    add('--data', help='folder of pictures, TFRecords or IDX files; default: toy paintings')
-    add('--photos', help='the same, for cyclegan; default: toy scenes')
+    add('--data', type=Path, help='pictures, TFRecords, IDX files; default: toy paintings')
+    add('--photos', type=Path, help='the same, for cyclegan; default: toy scenes')
     add('--load-size', type=within(32, 4608), help='pixels, to crop --size from; default: 1/8 more')
     add('--epochs', type=within(1), help=f'default: {STEPS} steps or a few more')
     add('--batch', type=within(1), help='pictures a step, in all; default: 16, cyclegan 1')
@@ -55,14 +55,13 @@ def read_options(arguments):
     add('--resume', action='store_true', help='go on from last.pt in --out')
     given = parser.parse_args(arguments)
     model = given.model or ('cyclegan' if given.photos else 'dcgan')
-    cyclegan, known = model == 'cyclegan', given.model or not given.resume
-    sizes = MODELS[model if known else 'cyclegan'].SIZES      # --resume: the larger set, for now
-    toys = {'batch': 8, 'width': 32, 'lr': 4e-4}              # for a first look, in 3 minutes
-    own = {'batch': 1, 'channels': 3} if cyclegan else {'batch': 16} if given.data else toys
+    sizes = MODELS[given.model or ('cyclegan' if given.resume else model)].SIZES    # resumed: any
+    own = {'batch': 16} if given.data else {'batch': 8, 'width': 32, 'lr': 4e-4}  # toys: 3 minutes
+    own = {'batch': 1, 'channels': 3, 'load_size': 288} if model == 'cyclegan' else own
     parser.set_defaults(model=model, out=Path('out', model), **own)
     options = parser.parse_args(arguments)                      # once more, with these defaults
     options.batch = max(options.batch, 1 if options.resume else WORLD)     # one for each process
-    options.load_size = options.load_size or (options.size or 256 * cyclegan) * 9 // 8 or None
+    options.load_size = given.load_size or (options.size or 0) * 9 // 8 or options.load_size
     if options.size and (options.size not in sizes or options.size > options.load_size):
         parser.error(f'--size {options.size}: give {sizes}, up to --load-size {options.load_size}')
     return options
@@ -83,7 +82,7 @@ def restore(path, arguments):
         return options, model.to(memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
-             f'has {made}; train.py makes one; leave out other options; a cyclegan wants --photos')
+             f'has {made}; train.py makes one; omit other options; only a cyclegan takes --photos')
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips.
@@ -180,8 +179,9 @@ def main():
         sys.stdout = None if RANK else sys.stdout                    # the first speaks for all
     if options.resume:
         options, model, state = restore(options.out / 'last.pt', sys.argv[1:])
-    elif any(os.path.exists(options.out / name) for name in ('last.pt', 'samples')):
-        fail(f'{options.out}: holds a run; give another --out, or --resume if it has last.pt')
+    elif ({options.data, options.photos} & {*(options.out / 'x').parents} or   # itself or above
+          any(os.path.exists(options.out / name) for name in ('last.pt', 'samples'))):
+        fail(f'{options.out}: holds a run (--resume?) or lies in the pictures; give another --out')
     # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda' else
@@ -194,15 +194,15 @@ def main():
     sets = [torch.from_numpy(x).movedim(3, 1).to(options.device if fit else 'cpu') for x in sets]
     n, options.channels, options.load_size, _ = sets[-1].shape
     options.size = options.size or min(256, 2 ** (options.load_size.bit_length() - 1))   # 64 of 72
-    steps = (n - 1) // options.batch + 1
-    options.epochs = options.epochs or (STEPS - 1) // steps + 1
+    count = [(n - 1) // options.batch + 1, *map(len, sets)]          # steps an epoch, and pictures
+    options.epochs = options.epochs or (STEPS - 1) // count[0] + 1
     if not options.resume:
         torch.manual_seed(options.seed)
         model = MODELS[options.model](**vars(options))
         model.to(options.device, memory_format=torch.channels_last)
-        state = {'step': 0, 'count': [steps, *map(len, sets)], 'seconds': 0, 'rows': [], 'sums': {}}
-    if state['count'] != [steps, *map(len, sets)]:
-        fail(f'{options.out}: steps, pictures {state["count"]}: give its --data, --photos, --batch')
+        state = {'step': 0, 'count': count, 'seconds': 0, 'rows': [], 'sums': {}}
+    if (saved := state['count']) != count:
+        fail(f'{options.out}: steps, pictures {saved}, now {count}: its --data, --photos, --batch?')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
     for weight, own in optimizer.state.items():     # fused Adam checks no shapes; copy_() does
