@@ -138,11 +138,11 @@ def curve(name, rows):
 
 def write(named, path, columns=1, n=sys.maxsize):
     """Write pairs (name or number, picture), in a form by the ending of `path`. .png: a grid. .gif:
-    grids of n, a rest left out. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
+    grids of n in turn. .zip: JPEGs of 256x256, for Kaggle. Else: a new folder of PNGs."""
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
-        sheets = (grid(tiles[i:i + n], columns) for i in range(0, len(tiles) - n + 1, n) or [0])
+        sheets = (grid(tiles[i:i + n], min(columns, len(tiles))) for i in range(0, len(tiles), n))
         sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
         with replacing(path) as temporary:
             sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=100, loop=0)
