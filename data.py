@@ -58,7 +58,7 @@ def read(file):
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if it is broken or has
     over 25 million pixels. Upright, on white if transparent; C: channels, else 3, IDX 1. The middle
-    square, resized to size (else 72, IDX 32), antialiased; 0: all. Shorter side, mode: to found."""
+    square, resized to size (else 72, IDX 32), antialiased; 0: all. Side, mode, folder: to found."""
     with suppress(Exception):                         # decoders raise all sorts of things
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
@@ -93,7 +93,7 @@ def pictures(path, channels=None, size=None, n=None, found=()):
                     yield name if source is file else f'{name}/{len(used):05d}', picture
     if not used:
         fail(f'{path}: {"nothing to read" if os.path.exists(path) else "not there"}; give a folder '
-             'of pictures, TFRecords or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
+             'of pictures, *.tfrec* or IDX files; Monets: kaggle.com/c/gan-getting-started/data')
     rest = [file.name for file in sorted({*broken} if n else ({*files} - {*used}) | {*broken})]
     print(f'{path}: {len(used)} pictures; {len(rest)} files not (wholly) read: {rest[:9]}' +
           (f'; shorter sides {min(found[::3])} to {max(found[::3])} px' if found else '') +

@@ -36,8 +36,8 @@ def read_options(arguments):
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
-    add('--size', type=within(32, 4096), help='32, 64 (default), 128, 256 px; cyclegan: 4n (256)')
-    add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64, toys 32')
+    add('--size', type=within(32, 4096), help='32, 64, 128, 256 px (64; IDX 32); cyclegan: 4n (256)')
+    add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
     add('--channels', type=int, choices=(1, 3), help='default: 3 (RGB), dcgan of IDX files 1')
@@ -82,7 +82,7 @@ def restore(path, arguments):
         return options, model.to(memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
-             f'has {made}; train.py makes one; omit other options; only a cyclegan takes --photos')
+             f'has {made}; train.py makes one; omit other options; only cyclegans need --photos')
 
 def draw_batch(pixels, first, last, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips.
@@ -139,7 +139,7 @@ def train(options, sets, model, optimizer, autocast, state):
     while (now := state['step']) < total and not due[0]:
         # All that is random in a step follows from seed, step, RANK: a resumed run draws the same.
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
-        # The steps of an epoch take n / steps pictures, rounded down or up: each is shown once.
+        # A step takes n / steps pictures, rounded down or up: an epoch shows each painting once.
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
         model.seen, last = first // WORLD, max(end, first + 1)      # at least one picture
         batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
@@ -157,7 +157,7 @@ def train(options, sets, model, optimizer, autocast, state):
         due = torch.Tensor([len(stop), not RANK and state['seconds'] > save_at, done % steps == 0])
         share([due])        # to stop, to save, an epoch's end: all know of it after the same step
         if any(due) and not all(weight.isfinite().all() for weight in model.parameters()):
-            fail(f'{options.out}: loss not finite by step {done}; try a smaller --lr')
+            fail(f'{options.out}: not finite by step {done}; --resume with a smaller --lr')
         if due[2] and not RANK:
             end_epoch(options, sets, model, autocast, state)
         if (any(due[:2]) or done == total) and not RANK:
@@ -202,7 +202,7 @@ def main():
         model.to(options.device, memory_format=torch.channels_last)
         state = {'step': 0, 'count': count, 'seconds': 0, 'rows': [], 'sums': {}}
     if (saved := state['count']) != count:
-        fail(f'{options.out}: steps, pictures {saved}, now {count}: its --data, --photos, --batch?')
+        fail(f'{options.out}: steps, pictures {saved}, now {count}: keep --data, --photos, --batch')
     optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
     for weight, own in optimizer.state.items():     # fused Adam checks no shapes; copy_() does
