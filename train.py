@@ -36,7 +36,7 @@ def read_options(arguments):
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=__doc__.splitlines()[0])
     add = parser.add_argument_group('model').add_argument
     add('--model', choices=MODELS, help='default: dcgan, but with --photos cyclegan')
-    add('--size', type=within(32, 4096), help='px: 32, 64, 128, 256 (64; IDX 32); cyclegan 4n (256)')
+    add('--size', type=within(32, 4096), help='32, 64, 128, 256 px (64; IDX 32), cyclegan 4n (256)')
     add('--width', type=within(1, 1024), default=64, help='fewest channels; default: 64')
     add('--blocks', type=within(0, 64), default=9, help='residual, of cyclegan; default: 9')
     add('--upsample', choices=('resize', 'transposed'), default='resize', help='default: resize')
