@@ -67,8 +67,8 @@ def augment(x):
     them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
     shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
     same = torch.eye(2, 3, device=x.device)[None]  # identity (autocast: bfloat16, exact to 256 px)
-    where = affine_grid(same, x[:1].shape, align_corners=False) + shift / 4  # (B, S, S, 2), -1 to 1
-    x = grid_sample(x, where, mode='nearest', align_corners=False)   # from there: by up to S / 8
+    where = affine_grid(same, x[:1].shape, align_corners=False) + shift / 4  # (B, S, S, 2); 1: edge
+    x = grid_sample(x, where, mode='nearest', align_corners=False)  # up to S / 8 away; past edges 0
     return x.masked_fill((where - centre).abs().amax(3)[:, None] < 0.5, 0)      # a hole, S/2 wide
 
 def noise(n, seed):

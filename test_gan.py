@@ -148,7 +148,7 @@ class Models(Folder):
         with mock.patch.object(gan, 'augment', side_effect=lambda x: x) as augment:
             (_, first), (_, second) = model.losses(torch.rand(1, 3, 32, 32))
         self.assertEqual([len(call.args[0]) for call in augment.call_args_list], [2, 1])
-        self.assertAlmostEqual(second['loss_G'].item(), -first['D_fake'].log().item(), delta=0.2)
+        self.assertAlmostEqual(second['loss_G'].item(), -first['D_fake'].log().item(), delta=0.1)
 
     def test_each_step_changes_only_its_own_network(self):
         x = torch.rand(4, 3, 32, 32)
