@@ -53,13 +53,13 @@ def read(file):
             yield io.BytesIO(b''.join(x for pair in pairs for x in inside(pair, 18, 10, 10)))
             content = content[16 + length:]                                  # and 4 of another
         header, pixels = np.split(np.frombuffer(content, np.uint8), [16])   # TFRecords, labels fail
-        yield from pixels.reshape(header.view('>u4')[1:])[:len(pixels)]      # N, H, W; no N of 0x0
+        yield from pixels.reshape(header.view('>u4')[1:])[:len(pixels)]   # N, H, W; none if H W = 0
 
 def decode(source, file, channels=None, size=None, found=()):
     """The picture (H, W, C) uint8 of a Path or of what read() yields; None if it is broken or has
     over 25 million pixels. Upright, on white if transparent; C: channels, else 3, IDX 1. The middle
     square, resized to size (else 72, IDX 32), antialiased; 0: all. Side, mode, folder: to found."""
-    with suppress(Exception):                         # decoders raise all sorts of things
+    with suppress(Exception):         # decoders raise all sorts of things; so does None.mode, below
         idx = isinstance(source, np.ndarray)
         size = (32 if idx else 72) if size is None else size
         with Image.fromarray(source) if idx else Image.open(source, formats=FORMATS) as image:
@@ -142,9 +142,9 @@ def write(named, path, columns=1, n=sys.maxsize):
     ending = path.suffix.lower()
     if ending in ('.png', '.gif'):
         tiles = [picture for _, picture in named]
-        sheets = (grid(tiles[i:i + n], min(columns, len(tiles))) for i in range(0, len(tiles), n))
-        sheets = [Image.fromarray(x[..., 0] if x.shape[2] == 1 else x) for x in sheets]
-        with replacing(path) as temporary:
+        grids = [grid(tiles[i:i + n], min(columns, len(tiles))) for i in range(0, len(tiles), n)]
+        sheets = [Image.fromarray(x.squeeze()).crop((0, 0, *grids[0].shape[1::-1])) for x in grids]
+        with replacing(path) as temporary:     # crop() adds black if the last has fewer
             sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=100, loop=0)
     elif ending == '.zip':
         with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w') as archive:

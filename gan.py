@@ -20,7 +20,7 @@ def doubling(c_in, c_out, upsample):
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     # Of 9 doubled pixels only 4 differ; weights of equal ones are added up first: 4 products, not 9
     layer = nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=False)
-    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)   # 3x3 learnt, 4x4 sums used
+    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)    # unsafe: 3x3, 4x4 when used
     return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
@@ -37,7 +37,7 @@ def generator(size, channels, width, upsample):
 def discriminator(channels, width, strides, norm, padding, dropout):
     """D of both models: pictures (B, channels, H, W) -> (B, 1, h, w), higher for 'real'. DCGAN's is
     a logit; its sigmoid, the end of the paper's D, is D(x) in formulas: how likely 'real' is."""
-    # No norm after the first (DCGAN paper: unstable with it). Shapes after each, for width 64:
+    # First without norm (DCGAN paper: unstable with it); no biases. Shapes after each, width 64:
     # DCGAN, 64 px      (64, 32, 32)     (128, 16, 16)   (256, 8, 8)     (512, 4, 4)    (1, 1, 1)
     # CycleGAN, 256 px  (64, 128, 128)   (128, 64, 64)   (256, 32, 32)   (512, 31, 31)  (1, 30, 30)
     widths, layers = [channels, *(width * min(2 ** i, 8) for i in range(len(strides)))], []
@@ -62,12 +62,12 @@ def generator_loss(fake):
 
 def augment(x):
     """DiffAugment (Zhao et al. 2020, arXiv 2006.10738) of (B, C, S, S): shift and cutout.
-    DCGAN's D sees all through it, or it would soon know 300 paintings by heart and teach nothing.
+    All that DCGAN's D sees passes through it; else D would soon know 300 paintings by heart.
     Were only the real ones changed, G would paint the changes; were only the fakes, D would go by
     them. G's gradient comes back through it. The paper changes colours too: worse here (README)."""
-    shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)
-    same = torch.eye(2, 3, device=x.device)[None]  # identity (autocast: bfloat16, exact to 256 px)
-    where = affine_grid(same, x[:1].shape, align_corners=False) + shift / 4  # (B, S, S, 2); 1: edge
+    shift, centre = torch.empty(2, len(x), 1, 1, 2, device=x.device).uniform_(-1, 1)   # 1: an edge
+    identity = torch.eye(2, 3, device=x.device)[None]     # in autocast's bfloat16 exact to 256 px
+    where = affine_grid(identity, x[:1].shape, align_corners=False) + shift / 4     # (B, S, S, 2)
     x = grid_sample(x, where, mode='nearest', align_corners=False)  # up to S / 8 away; past edges 0
     return x.masked_fill((where - centre).abs().amax(3)[:, None] < 0.5, 0)      # a hole, S/2 wide
 
@@ -119,7 +119,7 @@ class DCGAN(GAN):
         yield from map(self.average[0], z.flatten(0, -2).split(16))
 
     def preview(self, x):
-        """(pictures, columns) of a progress grid: always of the same 64 z, to compare."""
+        """(pictures, columns) of a progress grid: of the same 64 z each time, on x's device."""
         return torch.cat([*self.paint(noise(64, seed=0).to(x.device))]), 8
 
 class InstanceNorm(nn.Module):
@@ -134,17 +134,17 @@ class Residual(nn.Sequential):
 
 def translator(channels, width, blocks, upsample):
     """CycleGAN's G and F (section 7.2): (B, channels, H, W) -> the same; H, W: 8, 12, 16 ..."""
-    layer = partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode='reflect')  # fewer artefacts
+    conv = partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode='reflect')   # fewer artefacts
     norm, relu = InstanceNorm(), nn.ReLU(inplace=True)          # without weights: one does for all
     return nn.Sequential(                            # the paper's names, and shapes for width 64:
-        layer(channels, width, kernel_size=7, padding=3), norm, relu,    # c7s1-64 (B, 64, H, W)
-        layer(width, 2 * width, stride=2), norm, relu,                   # d128 (B, 128, H/2, W/2)
-        layer(2 * width, 4 * width, stride=2), norm, relu,               # d256 (B, 256, H/4, W/4)
-        *[Residual(layer(4 * width, 4 * width), norm, relu,              # R256, the same
-                   layer(4 * width, 4 * width), norm) for _ in range(blocks)],
+        conv(channels, width, kernel_size=7, padding=3), norm, relu,     # c7s1-64 (B, 64, H, W)
+        conv(width, 2 * width, stride=2), norm, relu,                    # d128 (B, 128, H/2, W/2)
+        conv(2 * width, 4 * width, stride=2), norm, relu,                # d256 (B, 256, H/4, W/4)
+        *[Residual(conv(4 * width, 4 * width), norm, relu,               # R256, the same
+                   conv(4 * width, 4 * width), norm) for _ in range(blocks)],
         doubling(4 * width, 2 * width, upsample), norm, relu,            # u128 (B, 128, H/2, W/2)
         doubling(2 * width, width, upsample), norm, relu,                # u64 (B, 64, H, W)
-        layer(width, channels, kernel_size=7, padding=3), nn.Tanh())     # c7s1-3 (B, 3, H, W)
+        conv(width, channels, kernel_size=7, padding=3), nn.Tanh())      # c7s1-3 (B, 3, H, W)
 
 def pooled(fake, pool, seen):
     """fake (B, C, S, S), half of the time an earlier one of a pool of 50 (Shrivastava et al. 2017,
@@ -170,7 +170,7 @@ class CycleGAN(GAN):
         super().__init__([translator(channels, width, blocks, upsample) for _ in 'GF'],
                          [discriminator(channels, width, (2, 2, 2, 1), lambda _: InstanceNorm(),
                                         padding=1, dropout=0) for _ in 'XY'])
-        self.register_buffer('pools', torch.zeros(100, channels, size, size))    # of X, then of Y
+        self.register_buffer('pools', torch.zeros(100, channels, size, size))     # 50 of X, 50 of Y
         self.seen = 0              # about how many of each came before this step; by train.py
 
     def losses(self, x, y):
@@ -198,13 +198,13 @@ class CycleGAN(GAN):
 
     def paint(self, image, back=False):
         """Pictures (B, C, H, W) of any size through the averaged G, or F if it is to go back."""
-        low, right = (8 + -side % 4 for side in image.shape[2:])      # to 4n; 8 px to cut off,
+        bottom, right = (8 + -side % 4 for side in image.shape[2:])   # to 4n; 8 px to cut off,
         mode = 'reflect' if min(image.shape[2:]) > 11 else 'replicate'  # as doubling pads with 0
-        return self.average[back](pad(image, (8, right, 8, low), mode))[..., 8:-low, 8:-right]
+        return self.average[back](pad(image, (8, right, 8, bottom), mode))[..., 8:-bottom, 8:-right]
 
     def preview(self, x, y):
         """(pictures, columns) of a grid: rows of x, fake_y, cycled_x, y, fake_x, cycled_y."""
-        x, y = x[:len(y)], y[:len(x)]                # as many of each
+        x, y = (a[:min(len(x), len(y)), :, :1000, :1000] for a in (x, y))    # as many; no huge grid
         fake_y, fake_x = self.paint(x), self.paint(y, back=True)
         cycled_x, cycled_y = self.paint(fake_y, back=True), self.paint(fake_x)
         return torch.cat([x, fake_y, cycled_x, y, fake_x, cycled_y]), len(x)

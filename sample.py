@@ -4,18 +4,18 @@
 import argparse
 from pathlib import Path
 
-from data import grid, pictures, write                              # first, for its Ctrl-C
+from data import grid, pictures, write                         # before torch: handles Ctrl-C
 import torch
 from gan import noise
 from train import BEST, restore, to_uint8, within
 
-def translate(model, options, source, form, back, n):
+def translate(model, options, source, ending, back, n):
     """Yield (name, picture) of all in `source`, translated; .png: n, each beside its original."""
-    size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(form, 0)
-    for name, picture in pictures(source, options.channels, size, n if form == '.png' else None):
+    size = {'.png': options.load_size, '.gif': options.load_size, '.zip': 256}.get(ending, 0)
+    for name, picture in pictures(source, options.channels, size, n if ending == '.png' else None):
         x = torch.tensor(picture, device=options.device).permute(2, 0, 1)[None]
         image = to_uint8(model.paint(x / 127.5 - 1, back))
-        yield name, grid([picture, *image], columns=2) if form == '.png' else image[0]
+        yield name, grid([picture, *image], columns=2) if ending == '.png' else image[0]
 
 def main():
     """Read the options, make the pictures, write them."""
@@ -33,12 +33,12 @@ def main():
     name = 'cyclegan' if source else 'dcgan'
     path = args.ckpt or Path('out', name, 'last.pt')
     options, model, _ = restore(path, [f'--device={args.device}', f'--model={name}'])
-    form = (out := args.out or path.with_name('samples.png')).suffix.lower()
-    columns = int(((args.n - 1) / (2 if source and form == '.png' else 1)) ** 0.5) + 1    # square
+    ending = (out := args.out or path.with_name('samples.png')).suffix.lower()
+    columns = int(((args.n - 1) / (2 if source and ending == '.png' else 1)) ** 0.5) + 1  # square
     if source:
-        named = translate(model, options, source, form, back=not args.photos, n=args.n)
+        named = translate(model, options, source, ending, back=not args.photos, n=args.n)
     else:
-        t = torch.arange(48 if form == '.gif' else 1).view(-1, 1, 1) * torch.pi / 24
+        t = torch.arange(48 if ending == '.gif' else 1).view(-1, 1, 1) * torch.pi / 24
         z = t.cos() * noise(args.n, args.seed) + t.sin() * noise(args.n, args.seed + 1)  # a walk
         named = enumerate(image for x in model.paint(z.to(args.device)) for image in to_uint8(x))
     write(named, out, columns, n=args.n)

@@ -11,7 +11,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
-from data import curve, fail, load, pictures, replacing, write      # first, for its Ctrl-C
+from data import curve, fail, load, pictures, replacing, write   # before torch: handles Ctrl-C
 import torch
 from gan import DCGAN, CycleGAN
 MODELS = {'dcgan': DCGAN, 'cyclegan': CycleGAN}
@@ -56,9 +56,9 @@ def read_options(arguments):
     given = parser.parse_args(arguments)
     model = given.model or ('cyclegan' if given.photos else 'dcgan')
     sizes = MODELS[given.model or ('cyclegan' if given.resume else model)].SIZES    # resumed: any
-    own = {'batch': 16} if given.data else {'batch': 8, 'width': 32, 'lr': 4e-4}  # toys: 3 minutes
-    own = {'batch': 1, 'channels': 3, 'load_size': 288} if model == 'cyclegan' else own
-    parser.set_defaults(model=model, out=Path('out', model), **own)
+    defaults = {'batch': 16} if given.data else {'batch': 8, 'width': 32, 'lr': 4e-4}       # toys
+    defaults = {'batch': 1, 'channels': 3, 'load_size': 288} if model == 'cyclegan' else defaults
+    parser.set_defaults(model=model, out=Path('out', model), **defaults)
     options = parser.parse_args(arguments)                      # once more, with these defaults
     options.batch = max(options.batch, 1 if options.resume else WORLD)     # one for each process
     options.load_size = given.load_size or (options.size or 0) * 9 // 8 or options.load_size
@@ -68,13 +68,13 @@ def read_options(arguments):
 
 def restore(path, arguments):
     """(options, model, state) that a run saved, `arguments` overriding its own; or fail()."""
-    made = 'nothing that can be read'
-    try:     # compressed: a zip bomb? testzip(): what is damaged; calls that could fill the memory
+    saved = 'nothing that can be read'
+    try:     # no zip bomb (torch.save() never compresses), no damage, no calls that fill the memory
         bad = any(a.compress_type for a in ZipFile(path).infolist()) or ZipFile(path).testzip()
         bad = bad or any(a in path.read_bytes() for a in (b'bytearray\n', b'encode\n', b'ensor\n'))
         state = {} if bad else torch.load(path, map_location='cpu', weights_only=True)
-        made = [option for option in state['options'] if option.find('=') > 0]       # no --help
-        options = read_options([*made, *arguments, f'--out={path.parent}'])
+        saved = [option for option in state['options'] if option.find('=') > 0]      # no --help
+        options = read_options([*saved, *arguments, f'--out={path.parent}'])
         with torch.device('meta'):                # no memory yet: how much would weights take?
             model = MODELS[options.model](**vars(options))
         assert sum(x.nbytes for x in model.state_dict().values()) < path.stat().st_size
@@ -82,14 +82,14 @@ def restore(path, arguments):
         return options, model.to(memory_format=torch.channels_last), state
     except Exception as error:
         fail(f'{path}: no checkpoint that fits this program and options ({error!r:.99}); '
-             f'has {made}; train.py makes one; omit other options; only cyclegans need --photos')
+             f'has {saved}; train.py makes one; omit other options; only cyclegans need --photos')
 
-def draw_batch(pixels, first, last, size, seed):
+def draw_batch(pixels, first, end, size, seed):
     """x (B, C, size, size) in [-1, 1] from pixels (N, C, H, W) uint8: one crop for all, and flips.
-    Of endless shuffled passes, numbers first ... last - 1; past a pass's end, its first again."""
+    Of endless shuffled passes, numbers first ... end - 1; past a pass's end, its first again."""
     order = np.random.default_rng((*seed, first // len(pixels))).permutation(len(pixels))
     top, left = torch.randint(pixels.shape[2] - size + 1, (2,)).tolist()
-    x = pixels[order.take(range(first, last), mode='wrap'), :, top:top + size, left:left + size]
+    x = pixels[order.take(range(first, end), mode='wrap'), :, top:top + size, left:left + size]
     return torch.where(torch.rand(len(x), 1, 1, 1).to(x.device) < 0.5, x, x.flip(3)) / 127.5 - 1
 
 def to_uint8(x):
@@ -141,8 +141,8 @@ def train(options, sets, model, optimizer, autocast, state):
         torch.manual_seed(np.random.default_rng((options.seed, now, RANK)).integers(2 ** 32))
         # A step takes n / steps pictures, rounded down or up: an epoch shows each painting once.
         first, end = ((now * WORLD + rank) * n // (steps * WORLD) for rank in (RANK, RANK + 1))
-        model.seen, last = first // WORLD, max(end, first + 1)      # at least one picture
-        batch = [draw_batch(pixels, first, last, options.size, (options.seed, number))
+        model.seen, end = first // WORLD, max(end, first + 1)       # at least one picture
+        batch = [draw_batch(pixels, first, end, options.size, (options.seed, number))
                  .to(options.device) for number, pixels in enumerate(sets)]   # if not there already
         optimizer.param_groups[0]['lr'] = options.lr * min(1, 2 - 2 * now / total)  # 2nd half: to 0
         values = step(model, optimizer, batch, autocast, min(DECAY, (now + 1) / (now + 10)))
@@ -182,7 +182,7 @@ def main():
     elif ({options.data, options.photos} & {*(options.out / 'x').parents} or   # itself or above
           any(os.path.exists(options.out / name) for name in ('last.pt', 'samples'))):
         fail(f'{options.out}: holds a run (--resume?) or lies in the pictures; give another --out')
-    # bfloat16 if it pays: of CPUs, with AMX, or AVX512-BF16 by AMD (2 times as fast; Intel's: 0.7).
+    # bfloat16 where it is faster: on CPUs with AMX, AMD's with AVX512-BF16 (2 times; Intel's: 0.7)
     units = getattr(torch.cpu, 'get_capabilities', dict)()                             # torch 2.11
     fast = (torch.cuda.is_bf16_supported(including_emulation=False) if options.device == 'cuda' else
             units.get('amx_bf16' if 'Intel' in units.get('cpu_name', '') else 'avx512_bf16'))
@@ -203,10 +203,10 @@ def main():
         state = {'step': 0, 'count': count, 'seconds': 0, 'rows': [], 'sums': {}}
     if (saved := state['count']) != count:
         fail(f'{options.out}: steps, pictures {saved}, now {count}: keep --data, --photos, --batch')
-    optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), betas=model.BETAS, fused=True)  # lr: train()
     optimizer.load_state_dict(state.get('optimizer', optimizer.state_dict()))
-    for weight, own in optimizer.state.items():     # fused Adam checks no shapes; copy_() does
-        own |= {a: torch.empty_like(weight).copy_(own[a]) for a in ('exp_avg', 'exp_avg_sq')}
+    for weight, means in optimizer.state.items():   # fused Adam checks no shapes; copy_() does
+        means |= {a: torch.empty_like(weight).copy_(means[a]) for a in ('exp_avg', 'exp_avg_sq')}
     state['options'] = [f'--{key.replace("_", "-")}={value}' for key, value in vars(options).items()
                         if value is not None and key not in ('device', 'out', 'resume')]
     print(f'{n} pictures, {sum(x.numel() for x in model.parameters() if x.requires_grad):,} '
