@@ -20,7 +20,7 @@ def doubling(c_in, c_out, upsample):
         return nn.ConvTranspose2d(c_in, c_out, kernel_size=4, stride=2, padding=1, bias=False)
     # Of 9 doubled pixels only 4 differ; weights of equal ones are added up first: 4 products, not 9
     layer = nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, bias=False)
-    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)    # unsafe: 3x3, 4x4 when used
+    sums = nn.AvgPool2d(2, stride=1, padding=1, divisor_override=1)  # 3x3 to 4x4, so unsafe=True
     return nn.utils.parametrize.register_parametrization(layer, 'weight', sums, unsafe=True)
 
 def generator(size, channels, width, upsample):
